@@ -1,4 +1,5 @@
-"""The packaged facts about measured workloads: published statistics and the request traces that ship with the package."""
+"""The packaged facts about measured workloads: published statistics and the request traces that ship with the
+package."""
 
 import csv
 from functools import cache
@@ -43,7 +44,8 @@ def workload_names() -> list[str]:
 
 
 def statistics(workload: str, quantity: str) -> dict[str, Statistic]:
-    """Return the packaged statistics of one quantity of a workload, e.g. ``("servegen_deepseek-r1", "input_tokens")``.
+    """Return the packaged statistics of one quantity of a workload, e.g. ``("servegen_deepseek-r1",
+    "input_tokens")``.
 
     Raises TraceError if the workload is unknown or the quantity is not published for it.
     """
@@ -58,7 +60,9 @@ def statistics(workload: str, quantity: str) -> dict[str, Statistic]:
 def quantiles(workload: str, quantity: str) -> tuple[np.ndarray, np.ndarray]:
     """Return ``(probabilities, values)`` of the published quantiles of a quantity, increasing in probability."""
     rows = statistics(workload, quantity)
-    pairs = sorted((float(name[1:]) / 100, row.number) for name, row in rows.items() if name[1:].replace(".", "").isdigit())
+    pairs = sorted(
+        (float(name[1:]) / 100, row.number) for name, row in rows.items() if name[1:].replace(".", "").isdigit()
+    )
     return np.array([p for p, _ in pairs]), np.array([v for _, v in pairs])
 
 
@@ -71,7 +75,8 @@ def trace_index() -> dict[str, dict[str, str]]:
 
 @cache
 def packaged_columns(name: str) -> dict[str, np.ndarray]:
-    """Return the columns of a packaged trace as arrays (read only); lists of block ids as ``block_offsets`` and ``block_ids``.
+    """Return the columns of a packaged trace as arrays (read only); lists of block ids as ``block_offsets`` and
+    ``block_ids``.
 
     Columns: ``isl`` and ``osl`` (tokens), and where the trace has them ``arrival_s``, ``session``, ``agent``,
     ``cached_tokens``, ``think_time_s``, ``api_time_s``, ``shared_prefix_tokens``.

@@ -1,7 +1,7 @@
 """Joint lengths of requests: (ISL, OSL) pairs, measured or described.
 
-Measured traces are resampled row by row, so prompt and answer stay together. Of the ServeGen workloads only marginal quantiles
-and means are published; their rank correlation is *assumed* to be that of the measured chat traces (see
+Measured traces are resampled row by row, so prompt and answer stay together. Of the ServeGen workloads only marginal
+quantiles and means are published; their rank correlation is *assumed* to be that of the measured chat traces (see
 `ASSUMED_FROM`), with a Gaussian copula, and can be given instead. All lengths are whole tokens, at least 1.
 """
 
@@ -26,7 +26,8 @@ ALIASES = {
 }
 
 BENCHMARK_LOW_FRACTION = 0.8
-"""InferenceX benchmarks draw prompt and answer lengths uniformly from [0.8 L, L] (README of the measured serving table)."""
+"""InferenceX benchmarks draw prompt and answer lengths uniformly from [0.8 L, L] (README of the measured serving
+table)."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def empirical(name: str, source: str, isl: np.ndarray, osl: np.ndarray) -> Lengt
     """Return the model that resamples measured pairs with replacement; lengths of 0 count as 1 token."""
     isl, osl = np.maximum(np.asarray(isl, np.int64), 1), np.maximum(np.asarray(osl, np.int64), 1)
     if len(isl) == 0 or len(isl) != len(osl):
-        raise TraceError(f"{name}: needs as many prompt as answer lengths and at least one; got {len(isl)} and {len(osl)}")
+        raise TraceError(f"{name}: as many prompt as answer lengths are needed; got {len(isl)} and {len(osl)}")
 
     def draw(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
         row = rng.integers(len(isl), size=n)
@@ -106,9 +107,7 @@ def _servegen(name: str, rank_correlation: float | None = None) -> LengthModel:
     told += f"assumed as in {' and '.join(ASSUMED_FROM)} (not published)" if assumed else "as given"
     if name == "servegen_mm-image":
         return _multimodal(name, told, rho)
-    return from_curves(
-        name, told, _published_curve(name, "input_tokens"), _published_curve(name, "output_tokens"), rho
-    )
+    return from_curves(name, told, _published_curve(name, "input_tokens"), _published_curve(name, "output_tokens"), rho)
 
 
 def _multimodal(name: str, source: str, rank_correlation: float) -> LengthModel:
@@ -274,11 +273,11 @@ DESCRIBED = {
 def length_model(spec: str | Mapping) -> LengthModel:
     """Return the joint length distribution that `spec` names or describes.
 
-    A name: a packaged trace (``azure2023_conv``, ``azure2023_code``, ``mooncake_conversation``, ``arxiv_summarization``,
-    ``agentic_claude_code``), a ServeGen mixture (``servegen_deepseek-r1``, ``servegen_m-large``, ...) or
-    ``benchmark_ISL_OSL``. A mapping of one key: ``{fixed: {isl, osl}}``, ``{uniform: {isl, osl, low_fraction}}``,
-    ``{geometric: {isl, mean_osl}}``, ``{quantiles: {isl: {p50: ..., mean: ...}, osl: {...}, rank_correlation}}``,
-    ``{mixture: [{share, lengths}, ...]}`` or ``{named: {name, rank_correlation}}``.
+    A name: a packaged trace (``azure2023_conv``, ``azure2023_code``, ``mooncake_conversation``,
+    ``arxiv_summarization``, ``agentic_claude_code``), a ServeGen mixture (``servegen_deepseek-r1``,
+    ``servegen_m-large``, ...) or ``benchmark_ISL_OSL``. A mapping of one key: ``{fixed: {isl, osl}}``, ``{uniform:
+    {isl, osl, low_fraction}}``, ``{geometric: {isl, mean_osl}}``, ``{quantiles: {isl: {p50: ..., mean: ...}, osl:
+    {...}, rank_correlation}}``, ``{mixture: [{share, lengths}, ...]}`` or ``{named: {name, rank_correlation}}``.
 
     Raises TraceError that says what was found and what would be right.
     """

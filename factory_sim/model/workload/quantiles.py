@@ -1,9 +1,9 @@
 """Smooth monotone distributions through published quantiles, with the published mean.
 
-Published workloads give quantiles (p1 to p99.9) and a mean, never the samples. `QuantileCurve` draws a monotone curve of
-log(value) over the standard normal score through every quantile (monotone cubic Hermite, Fritsch and Carlson 1980), extends it
-beyond the last one and bends it *between* the quantiles, by one shape parameter, until its mean is the published one. The
-quantiles stay exactly where they were.
+Published workloads give quantiles (p1 to p99.9) and a mean, never the samples. `QuantileCurve` draws a monotone
+curve of log(value) over the standard normal score through every quantile (monotone cubic Hermite, Fritsch and
+Carlson 1980), extends it beyond the last one and bends it *between* the quantiles, by one shape parameter, until its
+mean is the published one. The quantiles stay exactly where they were.
 """
 
 from statistics import NormalDist
@@ -37,8 +37,8 @@ def monotone_slopes(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def hermite(x: np.ndarray, y: np.ndarray, slopes: np.ndarray, at: np.ndarray, bend: float = 0.0) -> np.ndarray:
     """Evaluate the cubic Hermite interpolant of knots ``(x, y)`` with `slopes`; clamped outside the knots.
 
-    `bend` moves the curve between its knots, up for positive values, and leaves knots and slopes alone: the place t in an
-    interval becomes ``t + bend * t^2 (1-t)^2``. Monotone for ``abs(bend) < 5.19``.
+    `bend` moves the curve between its knots, up for positive values, and leaves knots and slopes alone: the place t
+    in an interval becomes ``t + bend * t^2 (1-t)^2``. Monotone for ``abs(bend) < 5.19``.
     """
     piece = np.clip(np.searchsorted(x, at, side="right") - 1, 0, len(x) - 2)
     width = (x[1:] - x[:-1])[piece]
@@ -56,10 +56,10 @@ def hermite(x: np.ndarray, y: np.ndarray, slopes: np.ndarray, at: np.ndarray, be
 class QuantileCurve:
     """The distribution of one positive quantity: values over standard normal scores.
 
-    `probabilities` and `values` are the published quantiles (increasing); `mean` the published mean or None. Below the first
-    quantile the curve goes on at the slope of the first interval, never under `smallest`; above the last it follows the last
-    slope of log(value) over log10(1-p) for `tail_decades` more decades of probability (p99.9 to p99.99) and is flat beyond:
-    bounded, since published figures say nothing there. `largest` bounds it further.
+    `probabilities` and `values` are the published quantiles (increasing); `mean` the published mean or None. Below
+    the first quantile the curve goes on at the slope of the first interval, never under `smallest`; above the last
+    it follows the last slope of log(value) over log10(1-p) for `tail_decades` more decades of probability (p99.9 to
+    p99.99) and is flat beyond: bounded, since published figures say nothing there. `largest` bounds it further.
 
     Raises TraceError if values fall, or if no monotone curve through the quantiles can have this mean.
     """

@@ -1,7 +1,7 @@
 """How demand moves over the day and the week: rates relative to their mean, smooth between the measured hours.
 
-The published profiles count hours and days from the start of a trace whose clock time is not published. Here trace hour 0 is
-*taken as* midnight and trace day 0 as Monday, unless a shift is given.
+The published profiles count hours and days from the start of a trace whose clock time is not published. Here trace
+hour 0 is *taken as* midnight and trace day 0 as Monday, unless a shift is given.
 """
 
 from collections.abc import Mapping
@@ -57,7 +57,8 @@ class RateShape:
         return weeks * area[-1] + hermite(edges, area, slopes, shifted - weeks * HOURS_A_WEEK)
 
     def _area(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Knots of the integrated rate: a monotone cubic through it keeps every hour's mean and never goes negative."""
+        """Knots of the integrated rate: a monotone cubic through it keeps every hour's mean and never goes
+        negative."""
         edges = np.arange(HOURS_A_WEEK + 1, dtype=float)
         area = np.concatenate([[0.0], np.cumsum(self.hourly)])
         wrapped = np.concatenate([[-self.hourly[-1]], area, [area[-1] + self.hourly[0]]])
@@ -66,7 +67,8 @@ class RateShape:
 
 
 def shape_from(name: str, source: str, hours, days=None, shift_h: float = 0.0) -> RateShape:
-    """Return the shape of 24 relative hours times 7 relative days (Monday first; None: all alike), or of 168 hours."""
+    """Return the shape of 24 relative hours times 7 relative days (Monday first; None: all alike), or of 168
+    hours."""
     hours = np.asarray(hours, float)
     days = np.ones(7) if days is None else np.asarray(days, float)
     if len(hours) not in (24, HOURS_A_WEEK) or len(days) != 7:
@@ -87,10 +89,10 @@ def rate_shape_names() -> list[str]:
 def rate_shape(spec: str | Mapping, shift_h: float = 0.0) -> RateShape:
     """Return the daily and weekly shape that `spec` names or describes.
 
-    ``flat``; ``servegen_deepseek-r1``, ``servegen_mm-image`` (one measured day: every day alike), ``servegen_m-large``,
-    ``servegen_m-mid``, ``servegen_m-small`` (hour of the day times day of the week); or ``{hours: [24 numbers], days:
-    [7 numbers], shift_h: 0}``, ``{named: NAME, days: NAME, shift_h: 8}`` (hours of one workload, days of another).
-    Call it with hours since Monday 00:00. Raises TraceError.
+    ``flat``; ``servegen_deepseek-r1``, ``servegen_mm-image`` (one measured day: every day alike),
+    ``servegen_m-large``, ``servegen_m-mid``, ``servegen_m-small`` (hour of the day times day of the week); or
+    ``{hours: [24 numbers], days: [7 numbers], shift_h: 0}``, ``{named: NAME, days: NAME, shift_h: 8}`` (hours of one
+    workload, days of another). Call it with hours since Monday 00:00. Raises TraceError.
     """
     if isinstance(spec, str):
         if spec == "flat":
@@ -102,7 +104,9 @@ def rate_shape(spec: str | Mapping, shift_h: float = 0.0) -> RateShape:
         raise TraceError(f"rate shape: a name, {{hours, days}} or {{named, days}} is needed, got {spec!r}")
     for key in spec:
         if key not in ("hours", "days", "named", "shift_h"):
-            raise TraceError(f"rate shape: unknown key '{key}'{closest(str(key), ['hours', 'days', 'named', 'shift_h'])}")
+            raise TraceError(
+                f"rate shape: unknown key '{key}'{closest(str(key), ['hours', 'days', 'named', 'shift_h'])}"
+            )
     shift_h = float(spec.get("shift_h", shift_h))
     source, hours, days = "as described in the scenario", spec.get("hours"), spec.get("days")
     if "named" in spec:

@@ -138,3 +138,23 @@ def _quantile(bins: np.ndarray, counts: np.ndarray, q: np.ndarray) -> np.ndarray
     share = np.clip((target - (below[at] - counts[at])) / counts[at], 0.0, 1.0)
     low, high = lower_edge(bins[at]), lower_edge(bins[at].astype(np.int64) + 1)
     return low + (high - low) * share
+
+
+def quantile_rows(bins: np.ndarray, counts: np.ndarray, q: Sequence[float]) -> np.ndarray:
+    """Return the quantiles `q` of many histograms over the same rising `bins`: shape (len(q), rows).
+
+    `counts` has one histogram a row, shape (rows, bins); an empty row gives NaN. Within a bin values lie evenly.
+    """
+    bins = np.asarray(bins, dtype=np.int64)
+    low, high = lower_edge(bins), lower_edge(bins + 1)
+    below = np.cumsum(counts, axis=1)
+    total = below[:, -1]
+    found = np.full((len(q), len(counts)), np.nan)
+    rows = np.flatnonzero(total > 0)
+    for place, share in enumerate(q):
+        target = share * total[rows]
+        at = np.minimum((below[rows] < target[:, None]).sum(axis=1), len(bins) - 1)
+        held = counts[rows, at]
+        within = np.clip((target - (below[rows, at] - held)) / np.where(held > 0, held, 1.0), 0.0, 1.0)
+        found[place, rows] = low[at] + (high[at] - low[at]) * within
+    return found

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from factory_sim.results import histogram as h
+from factory_sim import histogram as h
 from factory_sim.streams import stream
 
 BIN_WIDTH = 2 ** (1 / h.BINS_PER_OCTAVE) - 1

@@ -1,0 +1,65 @@
+"""`factory-sim run` and `compare`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ScenarioFile = Annotated[Path, typer.Argument(help="Scenario file (YAML).", show_default=False)]
+Settings = Annotated[list[str], typer.Option("--set", metavar="PATH=VALUE", help="Change a value of the scenario; may be given often.")]
+
+
+def run(
+    scenario: ScenarioFile,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Run folder; default runs/<name>-<digest>.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed; the scenario's own when left out.")] = None,
+    settings: Settings = [],  # noqa: B006 (typer reads it)
+    variant: Annotated[str | None, typer.Option("--variant", metavar="NAME", help="A variation named in the scenario.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the bytes of summary.json instead of tables.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
+    no_charts: Annotated[bool, typer.Option("--no-charts", help="Draw no charts.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing run folder.")] = False,
+) -> None:
+    """Play a scenario, price it, check the laws, write the run folder and print the results by week and stage."""
+    from factory_sim.inputs.overrides import load_scenario
+    from factory_sim.inputs.provenance import digest
+    from factory_sim.results.store import check_free
+
+    loaded = load_scenario(scenario, settings, variant)
+    if seed is not None:
+        loaded = loaded.with_seed(seed)
+    folder = out or Path("runs") / f"{loaded.name}-{digest(loaded)}"
+    check_free(folder, force=force)
+
+    from factory_sim.reports.page import write_run_with_charts
+    from factory_sim.results.run import run as play
+
+    def progress(message: str) -> None:
+        if not quiet:
+            print(message, file=sys.stderr, flush=True)
+
+    result = play(loaded, progress=progress)
+    write_run_with_charts(result, folder, charts=not no_charts, force=force)
+    if as_json:
+        sys.stdout.buffer.write((folder / "summary.json").read_bytes())
+        sys.stdout.flush()
+    else:
+        from factory_sim.reports.tables import print_run
+
+        print_run(result)
+        print(f"run folder: {folder}", file=sys.stderr)
+    failed = [check["check"] for check in result.summary["checks"] if not check["ok"]]
+    if failed:
+        print(f"error: laws broken: {', '.join(failed)} (details in {folder / 'summary.json'})", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders; the first is the base of the ratios.", show_default=False)],
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder for the comparison chart; none is drawn when left out.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing charts.")] = False,
+) -> None:
+    """Put the figures of runs side by side, with ratios to the first and their bands."""
+    raise SystemExit("not wired yet")

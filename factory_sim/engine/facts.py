@@ -1,0 +1,27 @@
+"""What one played window of a pool amounts to, per instance and second, so that it can stand for like hours."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Rates per instance (1/s), time averages and latency histograms of one played window."""
+
+    window: int
+    """Number of the window within its replication."""
+    rate_per_s: float
+    """Offered load at one instance, requests/s."""
+    values: dict[str, float]
+    """Counts (1/s and instance) and time averages (shares of wall time, mean numbers an instance)."""
+    latency: dict[str, tuple[np.ndarray, np.ndarray]]
+    """metric -> (bins, counts per instance and second)."""
+
+
+def mixture(parts: list[tuple[float, Facts]]) -> dict[str, float]:
+    """Values of a weighted mixture of windows; weights sum to one."""
+    first = parts[0][1].values
+    if len(parts) == 1:
+        return first
+    return {name: sum(weight * facts.values[name] for weight, facts in parts) for name in first}

@@ -1,0 +1,143 @@
+"""Load once, resolve every reference: a scenario becomes systems, length models, rhythms and load-test curves."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import norm
+
+from factory_sim.engine.load_test import LatencyCurve, load_test
+from factory_sim.errors import CapacityError, FactorySimError, ScenarioError
+from factory_sim.inputs import catalog
+from factory_sim.inputs.prices import rent_usd_per_gpu_hour
+from factory_sim.inputs.scenario import Scenario, Service, Stage
+from factory_sim.model.serving import ServingSystem, serving_system
+from factory_sim.model.workload import LengthModel, RateShape, length_model, rate_shape
+from factory_sim.streams import stream
+
+Z90 = 1.2815515655446004
+"""Standard normal deviate of the 90th percentile."""
+
+
+@dataclass(frozen=True)
+class ResolvedStage:
+    """A stage with its serving system and what a load test says of it."""
+
+    stage: Stage
+    system: ServingSystem
+    instances: int
+    curve: LatencyCurve
+    slowdowns: np.ndarray
+    """Factor on all step times in each replication (systematic error of the profile), shape (replications,)."""
+    ttft_errors: np.ndarray
+    """Factor on TTFT beyond the step times in each replication, shape (replications,)."""
+    rent_usd_per_gpu_hour: float
+    """Rent by which prices that follow cost are indexed."""
+
+    def capacity_per_s(self, service: Service, replication: int | None = None) -> float:
+        """Requests/s that one instance serves within the promise, nominal or in one replication."""
+        slowdown = 1.0 if replication is None else float(self.slowdowns[replication])
+        return self.curve.capacity_per_s(service.slo.ttft_p95_s, service.slo.tpot_p95_s, slowdown)
+
+
+@dataclass(frozen=True)
+class ResolvedService:
+    """A service with all its references resolved."""
+
+    name: str
+    service: Service
+    lengths: LengthModel
+    rhythm: RateShape
+    stages: tuple[ResolvedStage, ...]
+    level_per_s: float
+    """Mean latent demand at the start, requests/s over the whole factory; the same in every replication."""
+    forecast_drifts: np.ndarray
+    """Drift of log demand a week in each replication."""
+
+
+def resolve(scenario: Scenario) -> tuple[ResolvedService, ...]:
+    """Resolve every service; raises ScenarioError or CapacityError naming the place in the scenario."""
+    return tuple(_service(scenario, name, service) for name, service in scenario.services.items())
+
+
+def _service(scenario: Scenario, name: str, service: Service) -> ResolvedService:
+    where = f"services.{name}"
+    try:
+        lengths = length_model(service.traffic.lengths)
+    except FactorySimError as error:
+        raise ScenarioError(f"{where}.traffic.lengths: {error}") from None
+    demand = service.traffic.demand
+    try:
+        rhythm = rate_shape(demand.rhythm if demand else "flat")
+    except FactorySimError as error:
+        raise ScenarioError(f"{where}.traffic.demand.rhythm: {error}") from None
+    stages = tuple(_stage(scenario, f"{where}.stages.{index} ({stage.name})", service, stage, lengths) for index, stage in enumerate(service.stages))
+    first = stages[0]
+    level = 0.0
+    if demand:
+        capacity = first.instances * first.capacity_per_s(service) * service.admission.headroom
+        multiple = demand.first_stage_capacity_multiple
+        level = demand.requests_per_s if demand.requests_per_s else capacity * (multiple if multiple else 1.0)
+    sigma = demand.growth_sigma_per_week if demand else 0.0
+    drifts = sigma * norm.ppf(_stratified(scenario, "forecast", name))
+    return ResolvedService(name, service, lengths, rhythm, stages, level, drifts)
+
+
+def _stage(scenario: Scenario, where: str, service: Service, stage: Stage, lengths: LengthModel) -> ResolvedStage:
+    wanted = stage.system
+    try:
+        system = serving_system(
+            service.model,
+            wanted.gpu,
+            wanted.engine,
+            wanted.precision,
+            wanted.parallelism,
+            speculation=wanted.speculation,
+            as_of=wanted.as_of,
+            max_sequences=wanted.max_sequences,
+            max_batched_tokens=wanted.max_batched_tokens,
+            kv_capacity_tokens=wanted.kv_cache_tokens,
+        )
+        rent = rent_usd_per_gpu_hour(catalog.gpu(wanted.gpu).name)
+    except FactorySimError as error:
+        raise type(error)(f"{where}: {error}") from None
+    if stage.gpus % system.gpus:
+        near = max(stage.gpus // system.gpus, 1) * system.gpus
+        raise ScenarioError(f"{where}.gpus: {stage.gpus} is not a multiple of the {system.gpus} GPUs of one {wanted.parallelism} instance; {near} would be")
+    _fits(where, system, lengths, stream(scenario.seed, "fit", where))
+    curve = load_test(system, lengths, service.slo.tpot_p95_s, router=service.router, seed=scenario.seed)
+    if curve.capacity_per_s(service.slo.ttft_p95_s, service.slo.tpot_p95_s) <= 0.0:
+        raise CapacityError(
+            f"{where}: no load keeps the promise: at {curve.rate_per_s[0]:.3g} requests/s and instance p95 TTFT is {curve.ttft_p95_s[0]:.3g} s "
+            f"(promise {service.slo.ttft_p95_s:g} s) and p95 TPOT {1e3 * curve.tpot_p95_s[0]:.3g} ms (promise {1e3 * service.slo.tpot_p95_s:g} ms)"
+        )
+    slowdown = _lognormal(system.tpot_band, _stratified(scenario, "profile_error", system.profile))
+    ttft = _lognormal(system.ttft_band, _stratified(scenario, "profile_error_ttft", system.profile))
+    if not scenario.simulation.profile_error:
+        slowdown, ttft = np.ones_like(slowdown), np.ones_like(ttft)
+    return ResolvedStage(stage, system, stage.gpus // system.gpus, curve, slowdown, ttft, rent)
+
+
+def _fits(where: str, system: ServingSystem, lengths: LengthModel, rng: np.random.Generator) -> None:
+    """A worker must hold the longest request of a large sample, or the run could never end."""
+    isl, osl = lengths.sample(rng, 20_000)
+    longest = int(np.minimum(isl + osl, system.max_context_tokens).max())
+    for worker in system.workers:
+        if worker.kv_capacity_tokens < longest:
+            raise CapacityError(
+                f"{where}: the KV cache of a {worker.role} worker holds {max(worker.kv_capacity_tokens, 0):,} tokens beside the weights; "
+                f"one request of the scenario needs {longest:,}; use more GPUs a worker, another precision or shorter requests"
+            )
+
+
+def _stratified(scenario: Scenario, *name: str) -> np.ndarray:
+    """One uniform a replication, one in each of as many equal strata, in random order (Latin hypercube)."""
+    n = scenario.simulation.replications
+    rng = stream(scenario.seed, *name)
+    return (rng.permutation(n) + 0.5) / n
+
+
+def _lognormal(band: tuple[float, float], uniform: np.ndarray) -> np.ndarray:
+    """Factors whose P10 and P90 are the band."""
+    low, high = math.log(band[0]), math.log(band[1])
+    return np.exp(0.5 * (low + high) + (high - low) / (2 * Z90) * norm.ppf(uniform))

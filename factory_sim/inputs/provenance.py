@@ -1,0 +1,41 @@
+"""Where a run's inputs came from: digests of the scenario and of every packaged table."""
+
+import hashlib
+import json
+from importlib import resources
+
+from factory_sim import __version__
+from factory_sim.inputs.scenario import Scenario
+
+
+def digest(scenario: Scenario) -> str:
+    """Ten hex digits that name a scenario, its seed and the version: equal inputs, equal name."""
+    content = scenario.model_dump(mode="json", exclude={"variants"})
+    text = json.dumps([__version__, content], sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def provenance(scenario: Scenario, profiles: dict[str, str]) -> dict:
+    """Digest and origin of every input of a run: the scenario, the packaged tables, the profiles used."""
+    return {
+        "scenario": {"name": scenario.name, "digest": digest(scenario), "seed": scenario.seed},
+        "version": __version__,
+        "profiles": profiles,
+        "tables": _tables(),
+    }
+
+
+def _tables() -> dict[str, str]:
+    """Path within the package's data -> sha256 of the file."""
+    found: dict[str, str] = {}
+    pending = [("", resources.files("factory_sim.data"))]
+    while pending:
+        prefix, folder = pending.pop()
+        for item in folder.iterdir():
+            if item.name.startswith("__") or item.name.endswith(".pyc"):
+                continue
+            if item.is_dir():
+                pending.append((f"{prefix}{item.name}/", item))
+            else:
+                found[prefix + item.name] = hashlib.sha256(item.read_bytes()).hexdigest()
+    return dict(sorted(found.items()))

@@ -1,0 +1,301 @@
+"""The scenario schema: what the factory is. The attribute docstrings are the reference page; defaults live here only.
+
+A scenario has no expressions and no conditions. Variations are named (``variants``) or given on the command line as
+``path=value``; both are applied before validation, so every run folder holds one resolved scenario.
+"""
+
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, field_validator, model_validator
+
+from factory_sim.inputs.money import Money
+from factory_sim.records import Record
+from factory_sim.units import DAY_S
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+NonNegative = Annotated[float, Field(ge=0.0)]
+
+
+def _with_offset(moment: datetime) -> datetime:
+    if moment.tzinfo is None:
+        raise ValueError("needs a UTC offset, e.g. 2026-07-06T00:00:00+00:00")
+    return moment
+
+
+Moment = Annotated[datetime, AfterValidator(_with_offset)]
+
+
+class Slo(Record):
+    """What the service promises its users."""
+
+    ttft_p95_s: PositiveFloat
+    """Promised 95th percentile of the time to first token, seconds."""
+    tpot_p95_s: PositiveFloat
+    """Promised 95th percentile of the mean time per output token after the first, seconds."""
+
+
+class System(Record):
+    """A serving system by the facts that pick its measured profile; every instance of a stage is one such system."""
+
+    gpu: Name
+    """GPU, e.g. h200, b200, gb200 (`factory-sim profiles list`)."""
+    engine: Name
+    """Serving engine: trtllm, sglang or vllm."""
+    precision: Name
+    """Precision of weights and GEMMs: bf16, fp8, fp4 or int4."""
+    parallelism: str
+    """Short form as in the measured tables: `tp8pp1ep1dpaFr1`, or `P3x4-D4x8dep` for prefill and decode pools."""
+    speculation: Literal["none", "mtp"] = "none"
+    """Speculative decoding: none, or mtp (multi-token prediction)."""
+    as_of: str | None = None
+    """Date of the software (YYYY-MM-DD or YYYY-MM); the profile's newest when left out."""
+    max_sequences: PositiveInt | None = None
+    """Cap on the sequences that one worker runs at once; the profile's own when left out."""
+    max_batched_tokens: PositiveInt | None = None
+    """Token budget of one serving step; the profile's own when left out."""
+    kv_cache_tokens: PositiveInt | None = None
+    """KV cache of one worker, tokens; from memory less weights when left out."""
+
+
+class Change(Record):
+    """How a stage comes into being on the GPUs of the stage before it."""
+
+    kind: Literal["initial", "restart", "replace"] = "restart"
+    """`restart`: new software on the same GPUs; `replace`: other GPUs take their place; `initial`: there from the start."""
+    duration_days: NonNegative = 0.5
+    """Days over which the instances are changed, one batch after another."""
+    downtime_minutes: NonNegative = 30.0
+    """Minutes that the GPUs of a batch serve nobody: drain, load weights, warm up (and rack work when replaced)."""
+
+
+class Stage(Record):
+    """One state of the fleet of a service, from a day on."""
+
+    name: Name
+    """Name of the stage, used in tables, charts and as `stage_<name>` window."""
+    from_day: NonNegative
+    """Day from the scenario's start on which the change to this stage begins."""
+    system: System
+    """The serving system that every instance runs."""
+    gpus: PositiveInt
+    """GPUs of the service in this stage; a multiple of the GPUs of one instance."""
+    change: Change = Change()
+    """How the change is made."""
+
+
+class Trace(Record):
+    """Requests replayed from a file instead of drawn."""
+
+    path: str
+    """File with requests: Mooncake JSONL, agentic CSV, Azure CSV, or a user's own log (formats are recognised)."""
+    time_scale: PositiveFloat = 1.0
+    """Times between arrivals are multiplied by this; 0.5 plays twice as fast."""
+
+
+class Arrivals(Record):
+    """Burstiness of the arrivals around their rate."""
+
+    process: Literal["poisson", "gamma", "bursty"] = "poisson"
+    """`poisson`; `gamma`: renewal process of the given `cv`; `bursty`: as measured in the workload of `like`."""
+    cv: PositiveFloat = 1.0
+    """Coefficient of variation of the gaps between arrivals (gamma only)."""
+    like: str | None = None
+    """Workload whose measured dispersion is used (bursty only), e.g. servegen_deepseek-r1."""
+
+
+class Growth(Record):
+    """Demand over time, as a multiple of the starting level."""
+
+    kind: Literal["none", "exponential", "logistic"] = "none"
+    """Shape of the growth."""
+    per_week: float = Field(default=0.0, gt=-1.0)
+    """Exponential: growth a week (0.1 = +10 %). Logistic: initial growth a week."""
+    ceiling: PositiveFloat = 10.0
+    """Logistic: final level as a multiple of the start."""
+
+
+class Demand(Record):
+    """Latent demand of a service: what users would ask for if nothing held them."""
+
+    requests_per_s: PositiveFloat | None = None
+    """Mean latent demand at the start, requests a second over the whole factory."""
+    first_stage_capacity_multiple: PositiveFloat | None = None
+    """The same as a multiple of what the first stage can serve within the promise (25: twenty-four times more waits)."""
+    load: Annotated[float, Field(gt=0.0, le=2.0)] | None = None
+    """The same as a fraction of the capacity of the fleet within its promise, kept at every stage."""
+    rhythm: str | dict[str, Any] = "flat"
+    """Daily and weekly shape: `flat`, a measured workload, or `{named: WORKLOAD, days: WORKLOAD, shift_h: 0}`."""
+    growth: Growth = Growth()
+    """Growth over the weeks."""
+    growth_sigma_per_week: NonNegative = 0.0
+    """Forecast error: standard deviation of the log of demand after one week, drawn once a replication."""
+    users: PositiveInt = 100_000
+    """Users behind the demand; a tokens-per-minute limit is stated per user."""
+    patience_hours: NonNegative = 6.0
+    """Mean time that unserved demand waits behind the limit before it is lost; 0: nobody waits."""
+    price_elasticity: float = Field(default=0.0, le=0.0, ge=-10.0)
+    """Constant elasticity of demand to the price relative to the first day's; 0: demand does not see the price."""
+
+    @model_validator(mode="after")
+    def _one_level(self) -> "Demand":
+        given = [self.requests_per_s, self.first_stage_capacity_multiple, self.load]
+        if sum(value is not None for value in given) != 1:
+            raise ValueError("give exactly one of requests_per_s, first_stage_capacity_multiple, load")
+        return self
+
+
+class Traffic(Record):
+    """What arrives at a service."""
+
+    lengths: str | dict[str, Any] = "servegen_deepseek-r1"
+    """Input and output lengths: a measured workload, or `{uniform: {isl: 1024, osl: 1024, low_fraction: 0.8}}`, `{fixed: {isl: .., osl: ..}}`."""
+    arrivals: Arrivals = Arrivals()
+    """Burstiness."""
+    demand: Demand | None = None
+    """Level, rhythm and growth of demand; needed unless a trace is replayed."""
+    trace: Trace | None = None
+    """Requests replayed from a file."""
+    requests: PositiveInt | None = None
+    """Exactly this many requests are played, unthinned, and the run ends drained."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "Traffic":
+        if (self.demand is None) == (self.trace is None):
+            raise ValueError("give either demand or trace")
+        return self
+
+
+class Admission(Record):
+    """Who is let in while capacity is short."""
+
+    limit: Literal["none", "load_test"] = "load_test"
+    """`load_test`: users are held to the tokens a minute that a load test of the stage sustained within the promise; `none`: all are let in."""
+    headroom: Annotated[float, Field(gt=0.0, le=1.0)] = 0.95
+    """Share of the tested capacity that is given out."""
+
+
+class Service(Record):
+    """One model served to one public."""
+
+    model: str
+    """Model name as in the catalogue, e.g. DeepSeek-R1."""
+    slo: Slo
+    """The promise."""
+    traffic: Traffic
+    """What arrives."""
+    admission: Admission = Admission()
+    """Limits while capacity is short."""
+    router: str = "least_outstanding"
+    """Router over the instances of a stage: round_robin, random, least_outstanding, power_of_two or least_kv."""
+    price_path: Literal["held", "follows_cost"] = "held"
+    """`held`: list prices stay; `follows_cost`: they move with the cost of a token at each stage's tested capacity."""
+    stages: list[Stage] = Field(min_length=1)
+    """States of the fleet in order of time."""
+
+    @field_validator("stages")
+    @classmethod
+    def _in_order(cls, stages: list[Stage]) -> list[Stage]:
+        for earlier, later in zip(stages, stages[1:]):
+            if later.from_day <= earlier.from_day:
+                raise ValueError(f"stage {later.name!r} starts on day {later.from_day:g}, not after {earlier.name!r} on day {earlier.from_day:g}")
+            if earlier.from_day + earlier.change.duration_days > later.from_day:
+                raise ValueError(f"stage {later.name!r} starts before the change to {earlier.name!r} is finished (day {earlier.from_day + earlier.change.duration_days:g})")
+        if stages[0].from_day != 0:
+            raise ValueError(f"the first stage must start on day 0, not {stages[0].from_day:g}")
+        names = [stage.name for stage in stages]
+        if len(set(names)) != len(names):
+            raise ValueError("two stages have the same name")
+        return stages
+
+
+class Sampling(Record):
+    """How much of the factory is played, and how exactly (design.md, Scale); the error is stated in the run."""
+
+    mode: Literal["thinned", "whole"] = "thinned"
+    """`thinned` over replicas and time, or `whole`: every request of every instance."""
+    sequences_kept: PositiveInt = 600
+    """Thinning over replicas keeps enough instances to hold about this many running sequences, and at least `instances_kept`."""
+    instances_kept: PositiveInt = 4
+    """Fewest instances of a stage that are played behind the router (or all, if the fleet has fewer)."""
+    warmup_s: NonNegative = 120.0
+    """Played and dropped before a window that follows another load, seconds."""
+    window_s: PositiveFloat = 600.0
+    """Played and counted for one window, seconds."""
+    hours_per_window: PositiveFloat = 8.0
+    """A played window stands for at most this many like hours of the calendar."""
+    load_tolerance: Annotated[float, Field(gt=0.0, le=0.5)] = 0.08
+    """A window is reused for hours whose load per instance lies within this fraction of a played one (interpolated between two)."""
+
+
+class Simulation(Record):
+    """Statistics of the run."""
+
+    replications: PositiveInt = 8
+    """Independent replications; bands are their P10 and P90."""
+    interval_minutes: Annotated[float, Field(gt=0.0, le=1440.0)] = 60.0
+    """Control interval: rates and fleet are constant within one."""
+    sampling: Sampling = Sampling()
+    """Thinning."""
+    profile_error: bool = True
+    """Draw each profile's systematic error once a replication."""
+
+
+class Site(Record):
+    """The place: how many GPUs fit, and what power costs there."""
+
+    gpus: PositiveInt
+    """GPUs that the site can hold."""
+    pue: Annotated[float, Field(ge=1.0, le=3.0)] = 1.25
+    """Power usage effectiveness: facility power over IT power."""
+
+
+class Scenario(Record):
+    """An AI factory over some weeks."""
+
+    name: Name
+    """Name of the scenario; run folders are named by it."""
+    question: str = ""
+    """The planner's question that the scenario answers, in a sentence."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
+    """Seed of all named random streams."""
+    start: Moment
+    """First moment, with UTC offset; rhythms of the week count from it."""
+    duration_days: PositiveFloat
+    """Length of the scenario, days."""
+    site: Site
+    """The place."""
+    services: dict[Name, Service] = Field(min_length=1)
+    """Services by name."""
+    money: Money = Money()
+    """Prices, plans and costs."""
+    simulation: Simulation = Simulation()
+    """Replications and thinning."""
+    variants: dict[Name, dict[str, Any]] = {}
+    """Named variations: path -> value, chosen with `--variant`."""
+
+    def with_seed(self, seed: int) -> "Scenario":
+        """The same scenario under another seed."""
+        return self.model_validate(self.model_dump() | {"seed": seed})
+
+    @property
+    def duration_s(self) -> float:
+        """Length of the scenario, seconds."""
+        return self.duration_days * DAY_S
+
+    @property
+    def end(self) -> datetime:
+        """Last moment of the scenario."""
+        return self.start + timedelta(days=self.duration_days)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Scenario":
+        for name, service in self.services.items():
+            for index, stage in enumerate(service.stages):
+                where = f"services.{name}.stages.{index} ({stage.name})"
+                if stage.from_day >= self.duration_days:
+                    raise ValueError(f"{where} starts on day {stage.from_day:g}, after the end of the scenario on day {self.duration_days:g}")
+                if stage.gpus > self.site.gpus:
+                    raise ValueError(f"{where} has {stage.gpus} GPUs; the site holds {self.site.gpus}")
+        return self

@@ -1,0 +1,95 @@
+"""Laws that no run may break, checked on every run: conservation, Little, roofline, energy and double entry."""
+
+import numpy as np
+import pandas as pd
+
+from factory_sim.inputs.scenario import Scenario
+
+ROUNDING = 1e-9
+"""Relative difference that summing floats in another order may make."""
+
+
+def check(scenario: Scenario, tables: dict[str, pd.DataFrame]) -> list[dict]:
+    """All checks of a run: check, ok, detail."""
+    audits, windows, postings = tables["audits"], tables["windows"], tables["postings"]
+    return [
+        _requests_played(audits),
+        _tokens_played(audits),
+        _time(audits),
+        _little(audits),
+        _roofline(audits),
+        _demand(windows),
+        _gpus(scenario, windows),
+        _energy(scenario, windows),
+        _double_entry(postings),
+    ]
+
+
+def _result(name: str, ok: bool, detail: str) -> dict:
+    return {"check": name, "ok": bool(ok), "detail": detail}
+
+
+def _requests_played(audits: pd.DataFrame) -> dict:
+    left = audits["completed"] + audits["rejected"] + audits["timed_out"] + audits["lost"] + audits["in_system"]
+    wrong = int((audits["arrived"] != left).sum())
+    detail = f"{int(audits['arrived'].sum()):,} requests played by {len(audits)} pools: arrived = completed + refused + lost + unfinished"
+    return _result("requests_conserved", wrong == 0, detail if not wrong else f"{wrong} pools do not add up")
+
+
+def _tokens_played(audits: pd.DataFrame) -> dict:
+    output = (audits["output_tokens"] == audits["osl_offered"]).all()
+    inputs = (audits["input_tokens_computed"] + audits["input_tokens_cached"] == audits["isl_offered"]).all()
+    total = int(audits["output_tokens"].sum())
+    return _result("tokens_conserved", output and inputs, f"{total:,} output tokens: of the requests = of the replicas; input = computed + cached")
+
+
+def _time(audits: pd.DataFrame) -> dict:
+    worst = float((audits["busy_s"] / audits["wall_s"].where(audits["wall_s"] > 0)).max())
+    return _result("busy_within_wall_clock", worst <= 1 + ROUNDING, f"largest busy share of a worker {worst:.6f}")
+
+
+def _little(audits: pd.DataFrame) -> dict:
+    error = (audits["system_s"] / audits["sojourn_s"].where(audits["sojourn_s"] > 0) - 1).abs().max()
+    error = 0.0 if np.isnan(error) else float(error)
+    return _result("little", error <= 1e-6, f"area under the number in system = sum of sojourns within {error:.1e}")
+
+
+def _roofline(audits: pd.DataFrame) -> dict:
+    flops, weights = float(audits["flops_share"].max()), float(audits["bandwidth_share"].max())
+    detail = f"at most {100 * flops:.0f} % of peak arithmetic and {100 * weights:.0f} % of memory bandwidth (weights always read, KV read)"
+    return _result("roofline", flops <= 1 and weights <= 1, detail)
+
+
+def _demand(windows: pd.DataFrame) -> dict:
+    """Latent demand = let in + lost + still waiting, in every replication and service."""
+    ordered = windows.sort_values("start_s", kind="stable")
+    grouped = ordered.groupby(["replication", "service"])
+    last = ordered["start_s"] == grouped["start_s"].transform("max")
+    waiting = ordered[last].groupby(["replication", "service"])["requests_waiting"].sum()
+    sums = grouped[["latent_requests", "granted_requests", "requests_lost_waiting"]].sum()
+    gap = (sums["latent_requests"] - sums["granted_requests"] - sums["requests_lost_waiting"] - waiting).abs()
+    error = float((gap / sums["latent_requests"].where(sums["latent_requests"] > 0)).max())
+    error = 0.0 if np.isnan(error) else error
+    return _result("demand_conserved", error <= 1e-6, f"demand = let in + lost + waiting within {error:.1e}")
+
+
+def _gpus(scenario: Scenario, windows: pd.DataFrame) -> dict:
+    held = windows.groupby(["replication", "start_s", "end_s"])["gpus"].sum()
+    most = float(held.max())
+    return _result("gpus_within_site", most <= scenario.site.gpus + ROUNDING, f"at most {most:.0f} of {scenario.site.gpus} GPUs")
+
+
+def _energy(scenario: Scenario, windows: pd.DataFrame) -> dict:
+    it, facility = windows["it_energy_j"].sum(), windows["facility_energy_j"].sum()
+    error = abs(facility / (it * scenario.site.pue) - 1) if it else 0.0
+    parts = windows["input_energy_j"].sum() + windows["output_energy_j"].sum() + windows["idle_energy_j"].sum()
+    split = abs(parts / windows["gpu_energy_j"].sum() - 1) if parts else 0.0
+    return _result("energy_closes", max(error, split) <= 1e-9, f"IT x PUE = facility within {error:.1e}; parts = whole within {split:.1e}")
+
+
+def _double_entry(postings: pd.DataFrame) -> dict:
+    debits = postings.groupby("debit", observed=True)["amount_nusd"].sum().sum()
+    credits = postings.groupby("credit", observed=True)["amount_nusd"].sum().sum()
+    unnamed = int((postings["price_row"].astype(str) == "").sum())
+    detail = f"{len(postings):,} postings: debits = credits to the nano-dollar; each names its price row"
+    return _result("double_entry", int(debits) == int(credits) and unnamed == 0, detail if not unnamed else f"{unnamed} postings name no price")

@@ -1,0 +1,233 @@
+"""Figures of a run from its tables: every one can be recomputed from windows, weights, latency histograms and postings.
+
+Each figure is computed once a replication; `value`, `low` and `high` are the P50, P10 and P90 over replications.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from factory_sim.engine.journal import METRICS
+from factory_sim.histogram import quantile_rows
+from factory_sim.ledger.accounts import NANO
+from factory_sim.units import HOUR_S, KILOWATT_HOUR_J, MILLION, WEEK_S
+
+TRUST = ("measured", "interpolated", "extrapolated", "estimated")
+"""Rungs of the ladder of trust, best first; a figure stands on the worst rung below it."""
+
+QUANTILES = (0.50, 0.95, 0.99)
+
+KEYS = ["window", "service", "replication"]
+
+SUMS = (
+    "requests_arrived", "requests_completed", "requests_turned_away", "requests_lost", "requests_within_slo",
+    "input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens", "gpu_hours", "gpu_hours_down",
+    "facility_energy_j", "latent_requests", "busy_gpu_hours",
+)  # fmt: skip
+
+UNITS = {
+    "cost_per_million_output_tokens": "USD/million tokens",
+    "cost_per_million_tokens": "USD/million tokens",
+    "revenue": "USD",
+    "cost": "USD",
+    "margin": "USD",
+    "gross_margin": "fraction",
+    "output_tokens": "tokens",
+    "input_tokens": "tokens",
+    "cached_input_tokens": "tokens",
+    "requests_arrived": "requests",
+    "requests_completed": "requests",
+    "requests_turned_away": "requests",
+    "requests_lost": "requests",
+    "ttft_p50": "s",
+    "ttft_p95": "s",
+    "ttft_p99": "s",
+    "tpot_p50": "s",
+    "tpot_p95": "s",
+    "tpot_p99": "s",
+    "e2e_p50": "s",
+    "e2e_p95": "s",
+    "e2e_p99": "s",
+    "slo_attainment": "fraction",
+    "prefix_cache_hit_rate": "fraction",
+    "utilisation": "fraction",
+    "availability": "fraction",
+    "gpu_hours": "GPU-h",
+    "energy": "kWh",
+    "energy_per_output_token": "J/token",
+    "output_tokens_per_s_per_gpu": "tokens/s",
+    "demand": "requests",
+    "cost_reduction_first_to_last_week": "ratio",
+    "revenue_growth_first_to_last_week": "ratio",
+    "output_token_growth_first_to_last_week": "ratio",
+    "cost_reduction_first_to_last_stage": "ratio",
+}
+"""Every figure and its unit."""
+
+
+Mark = Callable[[pd.DataFrame], pd.DataFrame]
+"""Repeats the rows of a table (with start_s, service, stage) for every span they belong to: columns window, service."""
+
+
+def figures(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """All figures of a run: figure, window, service, value, low, high, unit, trust.
+
+    Windows: ``whole``, ``week_1``.. and ``stage_<name>``; services by name and ``all``.
+    """
+    per_replication = by_replication(tables, mark_spans)
+    trust = _trust(mark_spans(tables["windows"]))
+    frame = band(per_replication, ["window", "service"])
+    frame["trust"] = [trust[key] for key in zip(frame["window"], frame["service"])]
+    ratios = _ratios(per_replication)
+    ratios["trust"] = trust[("whole", "all")]
+    frame = pd.concat([frame, ratios], ignore_index=True)
+    frame["unit"] = frame["figure"].map(UNITS)
+    return frame[["figure", "window", "service", "value", "low", "high", "unit", "trust"]]
+
+
+def series(tables: dict[str, pd.DataFrame], step_hours: float = 6.0) -> pd.DataFrame:
+    """Figures over time: start_s, end_s, figure, service, value, low, high, unit."""
+    step_s = step_hours * HOUR_S
+
+    def mark_steps(table: pd.DataFrame) -> pd.DataFrame:
+        return _with_all(table.assign(window=np.floor(table["start_s"] / step_s + 1e-9).astype(int)))
+
+    frame = band(by_replication(tables, mark_steps), ["window", "service"])
+    frame["start_s"] = frame.pop("window") * step_s
+    frame["end_s"] = np.minimum(frame["start_s"] + step_s, tables["windows"]["end_s"].max())
+    frame["unit"] = frame["figure"].map(UNITS)
+    return frame[["start_s", "end_s", "figure", "service", "value", "low", "high", "unit"]]
+
+
+def mark_spans(table: pd.DataFrame) -> pd.DataFrame:
+    """Every row once for the whole run, once for its week and once for its stage (if it has one)."""
+    week = (table["start_s"] // WEEK_S).astype(int) + 1
+    staged = table[table["stage"] != ""]
+    copies = [
+        table.assign(window="whole"),
+        table.assign(window="week_" + week.astype(str)),
+        staged.assign(window="stage_" + staged["stage"].astype(str)),
+    ]
+    return _with_all(pd.concat(copies, ignore_index=True))
+
+
+def _with_all(table: pd.DataFrame) -> pd.DataFrame:
+    """Every row once for all services and once for its own (rows of no service count for all only)."""
+    return pd.concat([table.assign(service="all"), table[table["service"] != ""]], ignore_index=True)
+
+
+def by_replication(tables: dict[str, pd.DataFrame], mark: Mark) -> pd.DataFrame:
+    """Figures of every (window, service) in each replication: window, service, replication, figure, value."""
+    windows = tables["windows"]
+    windows = windows.assign(busy_gpu_hours=windows["busy_fraction"] * (windows["gpu_hours"] - windows["gpu_hours_down"]))
+    sums = mark(windows).groupby(KEYS, sort=False)[list(SUMS)].sum()
+    money = mark(money_by_window(tables["postings"])).groupby(KEYS, sort=False)[["revenue", "cost"]].sum().reindex(sums.index).fillna(0.0)
+    latency = percentiles(tables["latency"], mark(tables["weights"])).reindex(sums.index)
+    output, paid = _positive(sums["output_tokens"]), _positive(sums["gpu_hours"])
+    counts = ("output_tokens", "input_tokens", "cached_input_tokens", "requests_arrived", "requests_completed", "requests_turned_away", "requests_lost")
+    wide = pd.DataFrame(
+        {
+            "cost_per_million_output_tokens": MILLION * money["cost"] / output,
+            "cost_per_million_tokens": MILLION * money["cost"] / _positive(sums["output_tokens"] + sums["input_tokens"]),
+            "revenue": money["revenue"],
+            "cost": money["cost"],
+            "margin": money["revenue"] - money["cost"],
+            "gross_margin": 1.0 - money["cost"] / _positive(money["revenue"]),
+            **{name: sums[name] for name in counts},
+            **{name: latency[name] for name in latency.columns},
+            "slo_attainment": sums["requests_within_slo"] / _positive(sums["requests_completed"]),
+            "prefix_cache_hit_rate": sums["cached_input_tokens"] / _positive(sums["input_tokens"]),
+            "utilisation": sums["busy_gpu_hours"] / paid,
+            "availability": 1.0 - sums["gpu_hours_down"] / paid,
+            "gpu_hours": sums["gpu_hours"],
+            "energy": sums["facility_energy_j"] / KILOWATT_HOUR_J,
+            "energy_per_output_token": sums["facility_energy_j"] / output,
+            "output_tokens_per_s_per_gpu": sums["output_tokens"] / (paid * HOUR_S),
+            "demand": sums["latent_requests"],
+        }
+    )
+    return wide.rename_axis(columns="figure").stack(future_stack=True).rename("value").reset_index()
+
+
+def percentiles(latency: pd.DataFrame, weights: pd.DataFrame) -> pd.DataFrame:
+    """Latency percentiles (s) by window, service, replication: histograms of played windows, weighted by the
+    instance-seconds that each stands for. `weights` is already marked."""
+    groups = weights.groupby([*KEYS, "window_played"], sort=False)["instance_s"].sum()
+    index = groups.index.droplevel("window_played").unique()
+    found = {f"{metric}_p{int(100 * q)}": np.full(len(index), np.nan) for metric in METRICS for q in QUANTILES}
+    row_of = {key: row for row, key in enumerate(index)}
+    for replication, part in groups.groupby("replication", sort=False):
+        own = latency[latency["replication"] == replication]
+        keys = part.index.droplevel("window_played")
+        rows, row_keys = pd.factorize(keys)
+        where = np.array([row_of[key] for key in row_keys])
+        for metric in METRICS:
+            of_metric = own[own["metric"] == metric]
+            if not len(of_metric):
+                continue
+            played, played_ids = pd.factorize(of_metric["window"])
+            bins, bin_ids = pd.factorize(of_metric["bin"], sort=True)
+            table = np.zeros((len(played_ids), len(bin_ids)))
+            table[played, bins] = of_metric["count"].to_numpy()
+            columns = played_ids.get_indexer(part.index.get_level_values("window_played"))
+            mixing = np.zeros((len(row_keys), len(played_ids)))
+            np.add.at(mixing, (rows[columns >= 0], columns[columns >= 0]), part.to_numpy()[columns >= 0])
+            for q, values in zip(QUANTILES, quantile_rows(np.asarray(bin_ids), mixing @ table, QUANTILES)):
+                found[f"{metric}_p{int(100 * q)}"][where] = values
+    return pd.DataFrame(found, index=index)
+
+
+def band(per_replication: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """P50 (value), P10 (low) and P90 (high) over replications of each figure; undefined figures stay NaN."""
+    grouped = per_replication.groupby([*keys, "figure"], sort=False)["value"]
+    quantiles = grouped.quantile([0.1, 0.5, 0.9]).unstack()
+    return quantiles.rename(columns={0.1: "low", 0.5: "value", 0.9: "high"}).reset_index()
+
+
+def money_by_window(postings: pd.DataFrame) -> pd.DataFrame:
+    """Revenue and cost (USD) of each (replication, start_s, service, stage), from the postings."""
+    keys = ["replication", "start_s", "service", "stage"]
+    debit, credit = (_account_sign(postings[side]) for side in ("debit", "credit"))
+    amount = postings["amount_nusd"].to_numpy()
+    money = postings[keys].assign(
+        cost=np.where(debit == "cost", amount, 0) - np.where(credit == "cost", amount, 0),
+        revenue=np.where(credit == "revenue", amount, 0) - np.where(debit == "revenue", amount, 0),
+    )
+    sums = money.groupby(keys, sort=False, observed=True)[["revenue", "cost"]].sum()
+    return (sums / NANO).reset_index()
+
+
+def _account_sign(accounts: pd.Series) -> np.ndarray:
+    """First word of each account: cost, revenue, payable..."""
+    codes, names = pd.factorize(accounts)
+    return np.array([str(name).partition(":")[0] for name in names], dtype=object)[codes]
+
+
+def _positive(values: pd.Series) -> pd.Series:
+    """The values, NaN where they are zero: a figure per nothing is undefined."""
+    return values.where(values > 0)
+
+
+def _trust(marked: pd.DataFrame) -> dict[tuple[str, str], str]:
+    """Worst rung of the ladder of trust in each (window, service)."""
+    rung = marked["trust"].map(TRUST.index)
+    return {key: TRUST[worst] for key, worst in rung.groupby([marked["window"], marked["service"]]).max().items()}
+
+
+def _ratios(per_replication: pd.DataFrame) -> pd.DataFrame:
+    """Ratios of the last to the first week and stage, computed within each replication, then banded."""
+    wide = per_replication[per_replication["service"] == "all"].pivot(index="replication", columns=["figure", "window"], values="value")
+    weeks = [window for window in dict.fromkeys(per_replication["window"]) if str(window).startswith("week_")]
+    stages = [window for window in dict.fromkeys(per_replication["window"]) if str(window).startswith("stage_")]
+    cost, revenue, tokens = (wide[name] for name in ("cost_per_million_output_tokens", "revenue", "output_tokens"))
+    ratios = pd.DataFrame(
+        {
+            "cost_reduction_first_to_last_week": cost[weeks[0]] / cost[weeks[-1]],
+            "revenue_growth_first_to_last_week": revenue[weeks[-1]] / _positive(revenue[weeks[0]]),
+            "output_token_growth_first_to_last_week": tokens[weeks[-1]] / _positive(tokens[weeks[0]]),
+            "cost_reduction_first_to_last_stage": cost[stages[0]] / cost[stages[-1]],
+        }
+    )
+    long = ratios.melt(ignore_index=False, var_name="figure").reset_index().assign(window="whole", service="all")
+    return band(long, ["window", "service"])

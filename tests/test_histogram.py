@@ -135,3 +135,18 @@ def test_quantiles_without_a_key_are_those_of_everything(latency):
     keys, values = latency
     found = h.quantiles_by(h.histogram_by(keys, values), [], [0.5])
     assert found["value"].tolist() == [h.quantile(h.histogram(values), 0.5)]
+
+
+@given(st.lists(latencies_or_zero, min_size=1, max_size=5))
+def test_quantiles_of_many_rows_are_those_of_each(rows):
+    bins = h.merge([h.histogram(row) for row in rows])["bin"].to_numpy()
+    counts = np.array([h.histogram(row).set_index("bin")["count"].reindex(bins).fillna(0.0).to_numpy() for row in rows])
+    q = [0.0, 0.5, 0.95, 1.0]
+    if len(bins):
+        found = h.quantile_rows(bins, counts.reshape(len(rows), len(bins)), q)
+        for place, row in enumerate(rows):
+            expected = h.quantile(h.histogram(row), q)
+            if len(row):
+                assert found[1:, place].tolist() == expected[1:].tolist()
+            else:
+                assert np.isnan(found[:, place]).all()

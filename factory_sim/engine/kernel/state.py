@@ -1,0 +1,75 @@
+"""The arrays that hold a pool's state: one record each for the pool, an instance, a worker, a request in flight.
+
+Everything a kernel function reads or writes is in these arrays, so a pool can be saved, copied and resumed. KV lengths
+are integers in units of ``1 / UNIT`` tokens: sums over a batch are then exact in any order, and a sequence that gains
+1.7 tokens a step needs no floating-point bookkeeping.
+"""
+
+import numpy as np
+
+UNIT = 1 << 24
+ORDER_BITS = 24
+ORDER_MASK = (1 << ORDER_BITS) - 1
+
+# What a worker does now.
+IDLE, DECODING, MIXED = 0, 1, 2
+# Roles of a worker.
+ROLE_BOTH, ROLE_PREFILL, ROLE_DECODE = 0, 1, 2
+# Where a request is.
+FREE, DELAYED, WAITING, PREFILLING, RUNNING, IN_TRANSFER = 0, 1, 2, 3, 4, 5
+# How a request left.
+COMPLETED, REJECTED, TIMED_OUT, LOST, CANCELLED = 0, 1, 2, 3, 4
+# Why the kernel came back before the time it was asked to play to.
+DONE, NEED_OFFERS, OUT_FULL, SLOTS_FULL, TIMERS_FULL = 0, 1, 2, 3, 4
+# Kinds of timers; at equal times a smaller kind goes first. All timers come after step ends, before arrivals.
+TIMER_TRANSFERRED, TIMER_READY, TIMER_TIMEOUT = 1, 2, 3
+
+_F, _I = np.float64, np.int64
+
+
+def _record(floats: str, ints: str) -> np.dtype:
+    return np.dtype([(name, _F) for name in floats.split()] + [(name, _I) for name in ints.split()], align=True)
+
+
+POOL = _record(
+    "now area_s system_seconds timeout_s",
+    "next_offer n_offers more_offers closed credits next_release release_end router next_instance queue_limit "
+    "block_tokens n_instances n_workers leaves classes free_head n_free n_out n_timers timer_seq n_starting order "
+    "in_system out_margin arrived admitted completed rejected timed_out lost cancelled too_long",
+)
+
+INSTANCE = _record(
+    "overhead_s transfer_s_per_token transfer_latency_s",
+    "first_worker n_entry n_decode accepting outstanding waiting kv_tokens max_context_tokens capacity_blocks",
+)
+
+COUNTERS = (
+    "busy_s steps base_s_decode_only base_s_mixed kv_s prefill_s pair_s prefill_tokens recomputed_tokens "
+    "cached_tokens decode_tokens sequence_seconds kv_token_seconds"
+)
+
+WORKER = _record(
+    "cost_kv_s cost_prefill_s cost_pair_s slow anchor_s end_s first_step_s growth_step_s pairs " + " ".join(
+        "total_" + name for name in COUNTERS.split()
+    ),
+    "instance role max_sequences max_batched_tokens capacity_blocks base_offset heap_offset tokens_per_sequence "
+    "attention_cap starting mode decoding running waiting outstanding newest prefill_head prefill_tail "
+    "prefill_blocks prefill_held_tokens heap_size count span attended attended_growth held held_growth chunk_tokens "
+    "chunk_recomputed",
+)
+
+QUEUE = _record("", "head tail")
+
+SLOT = _record(
+    "arrival_s first_token_s draw_1 draw_2",
+    "id isl osl steps growth cached priority service instance worker state next prev prefill_next prompt prefilled "
+    "computed chunk blocks done held join order capped transferred preemptions",
+)
+
+OFFER = _record("arrival_s draw_1 draw_2", "id isl osl steps growth cached priority service")
+
+TIMER = _record("time_s", "kind seq slot id")
+
+FINISHED = _record(
+    "arrival_s first_token_s finish_s", "id isl osl cached_tokens instance service status preemptions"
+)

@@ -10,8 +10,14 @@ with ``kv`` the cached tokens that the decoding sequences attend to, ``p`` the p
 """
 
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
+
+from factory_sim.errors import CapacityError, ProfileError, closest
+from factory_sim.inputs import catalog, profiles
+from factory_sim.inputs.parallelism import Layout, WorkerLayout, parse_parallelism
+from factory_sim.model import step_time
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,7 @@ class StepCosts:
     prefill_s: float
     """Seconds for each prefill token, beyond `base_s`."""
     pair_s: float
-    """Seconds for each (query, key) pair of prefill tokens; p tokens after c earlier ones make p*c + p*(p+1)/2 pairs."""
+    """Seconds for each (query, key) pair of prefill tokens; p tokens after c earlier ones make p*c + p*(p+1)/2."""
     tokens_per_sequence: int = 1
     """Tokens that a decoding sequence puts into each step: 1 + k with k drafted tokens to verify."""
     attention_cap_tokens: int = 0
@@ -50,6 +56,10 @@ class Worker:
     """Sequences that one worker runs at once."""
     max_batched_tokens: int
     """Token budget of one step, decode and prefill together (chunked prefill)."""
+    expert_parallel: int = 1
+    """GPUs over which experts are spread whole."""
+    data_parallel_attention: bool = False
+    """Whether each GPU holds its own sequences and attention weights."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,10 @@ class ServingSystem:
     request_overhead_s: float = 0.0
     """Seconds before a request can be scheduled (frontend, tokenizer): delays TTFT, occupies nothing."""
     max_context_tokens: int = 131072
+    model: str = ""
+    """Model of the catalogue, e.g. DeepSeek-R1."""
+    precision: str = ""
+    """Precision of weights and GEMMs: bf16, fp8, fp4, int4."""
     profile: str = ""
     """Name of the profile that the step costs come from."""
     trust: str = "estimated"
@@ -114,3 +128,196 @@ def decode_steps(osl: np.ndarray, tokens_per_step: float, rng: np.random.Generat
     shift = 0.5 if rng is None else rng.random(mean.shape)
     steps = np.floor(mean + shift).astype(np.int64)
     return np.where(gained > 0, np.clip(steps, 1, np.maximum(gained, 1)), 0)
+
+
+PRECISIONS = tuple(step_time.WEIGHT_BYTES)
+
+
+def architecture(model: catalog.ModelSpec) -> str:
+    """Kind of architecture that models share: attention (mla, linear, gqa) and whether experts are routed."""
+    attention = "mla" if model.latent else "linear" if model.linear_attention else "gqa"
+    return f"{attention}_{'moe' if model.experts else 'dense'}"
+
+
+def worker_keys(
+    model: str,
+    gpu: str,
+    engine: str,
+    precision: str,
+    worker: WorkerLayout,
+    speculation: str = "none",
+    date: str = "",
+    origin: str = "InferenceX",
+) -> dict[str, str]:
+    """Keys of a worker's parameters, for `profiles.Effects.parameters`; `date` is YYYY-MM-DD, or a version."""
+    spec = catalog.model(model)
+    return {
+        "model": spec.name,
+        "family": spec.name.split("-")[0],
+        "arch": architecture(spec),
+        "gpu": gpu,
+        "engine": engine,
+        "precision": precision,
+        "role": worker.role,
+        "kind": worker.kind,
+        "layout": worker.name,
+        "spec": speculation,
+        "month": date[:7],
+        "date": date,
+        "origin": origin,
+    }
+
+
+@cache
+def worker_facts(model: str, gpu: str, precision: str, worker: WorkerLayout) -> step_time.WorkerFacts:
+    """Physical facts of a worker by names."""
+    return step_time.facts_at_peak(
+        catalog.model(model),
+        catalog.gpu(gpu),
+        precision,
+        worker.gpus,
+        worker.expert_parallel,
+        worker.data_parallel_attention,
+    )
+
+
+def serving_system(
+    model: str,
+    gpu: str,
+    engine: str,
+    precision: str,
+    parallelism: str | Layout,
+    *,
+    speculation: str = "none",
+    as_of: str | None = None,
+    concurrency: float | None = None,
+    max_sequences: int | None = None,
+    max_batched_tokens: int | None = None,
+    kv_cache_tokens: int | None = None,
+    origin: str = "InferenceX",
+    folder=None,
+) -> ServingSystem:
+    """Return one instance of a system, measured or not, with the step costs that calibration gives it.
+
+    `parallelism` is a short form (`tp8pp1ep1dpaFr1`, `P3x4-D4x8dep`) or a Layout. `as_of` (YYYY-MM-DD or YYYY-MM)
+    picks the software: the last measured month of this engine not after it (the newest without). `concurrency` is the
+    number of requests in flight on one instance that the frontend's delay is stated for. The settings of the engine
+    (`data/profiles/engines.csv`) can be overridden. `folder` holds other profiles than the packaged ones.
+
+    Raises ProfileError for unknown names, CapacityError where the weights leave no room for KV cache.
+    """
+    layout = parallelism if isinstance(parallelism, Layout) else parse_parallelism(parallelism)
+    spec, hardware, settings = catalog.model(model), catalog.gpu(gpu), profiles.engine(engine)
+    if precision not in PRECISIONS:
+        raise ProfileError(f"precision '{precision}' is not known{closest(precision, PRECISIONS)}")
+    effects = profiles.effects(folder)
+    date = _software_date(effects, spec.name, hardware.name, settings.name, as_of)
+    workers, parameters = [], {}
+    for worker in layout.workers:
+        keys = worker_keys(spec.name, hardware.name, settings.name, precision, worker, speculation, date, origin)
+        parameters[worker.role] = effects.parameters(keys)
+        workers.append(
+            _worker(
+                spec,
+                hardware,
+                precision,
+                worker,
+                settings,
+                parameters[worker.role],
+                speculation,
+                max_sequences,
+                max_batched_tokens,
+                kv_cache_tokens,
+            )
+        )
+    first, last = layout.workers[0], layout.workers[-1]
+    front = parameters[last.role]
+    facts = worker_facts(spec.name, hardware.name, precision, first)
+    in_flight = (
+        concurrency or sum(worker.max_sequences * worker.count for worker in workers if worker.role != "prefill") / 4
+    )
+    return ServingSystem(
+        name=f"{spec.name} {hardware.name} {settings.name} {precision} {_layout_name(parallelism, layout)}"
+        + (f" {speculation}" if speculation != "none" else ""),
+        gpu=hardware.name,
+        gpus=layout.gpus,
+        workers=tuple(workers),
+        tokens_per_step=float(front[step_time.INDEX["acceptance"]]) if speculation != "none" else 1.0,
+        kv_transfer_s_per_token=float(front[step_time.INDEX["handoff"]] * facts.handoff_s / first.gpus)
+        if layout.pooled
+        else 0.0,
+        request_overhead_s=float(step_time.request_s(front, in_flight)),
+        max_context_tokens=spec.max_context_tokens,
+        profile=profile_name(spec.name, hardware.name, settings.name, precision),
+    )
+
+
+def profile_name(model: str, gpu: str, engine: str, precision: str) -> str:
+    """Name of a profile: model, GPU, engine and precision, e.g. `deepseek-r1.h200.trtllm.fp8`."""
+    return ".".join((model, gpu, engine, precision)).lower()
+
+
+def tokens_per_sequence(speculation: str) -> int:
+    """Tokens that a sequence puts into a step: itself and three drafted ones to verify with multi-token prediction."""
+    return 4 if speculation != "none" else 1
+
+
+def _layout_name(given: str | Layout, layout: Layout) -> str:
+    return given if isinstance(given, str) else "-".join(f"{w.count}x{w.name}" for w in layout.workers)
+
+
+def _software_date(effects: profiles.Effects, model: str, gpu: str, engine: str, as_of: str | None) -> str:
+    """Date of the measured software to use: exact if measured, else the last measured month not after `as_of`."""
+    months = sorted({key.split("|")[1] for key in effects.known("engine_month") if key.split("|")[0] == engine})
+    months = [month for month in months if month[:2] == "20"]
+    here = sorted(
+        key.split("|")[3]
+        for key in effects.known("model_month")
+        if key.split("|")[:3] == [engine, gpu, model] and key.split("|")[3][:2] == "20"
+    )
+    choice = here or months
+    if not choice:
+        return ""
+    if as_of is None:
+        return choice[-1]
+    earlier = [month for month in choice if month <= as_of[:7]]
+    month = earlier[-1] if earlier else choice[0]
+    return as_of if as_of[:7] == month else month
+
+
+def _worker(
+    spec, hardware, precision, layout, settings, parameters, speculation, max_sequences, max_batched_tokens, kv_tokens
+) -> Worker:
+    """One worker with its step costs as tables over the tokens of a step."""
+    facts = worker_facts(spec.name, hardware.name, precision, layout)
+    verify = 1 if layout.role == "prefill" else tokens_per_sequence(speculation)
+    ranks = int(facts.ranks)
+    budget = max_batched_tokens or settings.max_batched_tokens * (ranks if layout.role == "prefill" else 1)
+    capacity = kv_tokens or int(
+        step_time.kv_capacity_tokens(spec, hardware, precision, layout.gpus, layout.data_parallel_attention, settings)
+    )
+    if capacity < 1:
+        raise CapacityError(
+            f"{spec.name} in {precision} does not fit on {layout.gpus} x {hardware.label}: the weights leave no room "
+            "for KV cache; use more GPUs a worker or a smaller precision"
+        )
+    sequences = max_sequences or settings.max_sequences * (ranks if layout.role != "both" else 1)
+    limit = 0.0 if layout.role == "prefill" else step_time.decode_tokens_limit(min(sequences, 512 * ranks), verify)
+    tokens = np.arange(max(budget, sequences * verify) + sequences * verify + 2)
+    token_s, pair_s = step_time.prefill_costs(facts, parameters)
+    return Worker(
+        role=layout.role,
+        count=layout.count,
+        gpus=layout.gpus,
+        step=StepCosts(
+            base_s=step_time.base_s(facts, parameters, tokens, verify, limit),
+            kv_s=float(step_time.kv_cost(facts, parameters)),
+            prefill_s=float(token_s),
+            pair_s=float(pair_s),
+            tokens_per_sequence=verify,
+            attention_cap_tokens=spec.sparse_top_tokens,
+        ),
+        kv_capacity_tokens=capacity,
+        max_sequences=sequences,
+        max_batched_tokens=budget,
+    )

@@ -1,0 +1,149 @@
+"""Calibrated profiles as they ship: small tables that anyone can read.
+
+`terms.csv`   the parameters of the step-time model: unit, start of the fit, spread, meaning
+`levels.csv`  what parameters may depend on (GPU, engine, model, their pairs, ...) and how strongly
+`effects.csv` the fitted result: for each level and key, the logarithm that is added to a parameter
+`engines.csv` settings of the engines that a benchmark does not publish
+`index.csv`   one row a measured group: rows, fit range, error, dates
+
+A parameter of a worker is ``prior * exp(sum of the effects of all its keys)``; a key that was never measured adds
+nothing, which leaves the prediction to the levels above it.
+"""
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+
+from factory_sim.errors import ProfileError, closest
+from factory_sim.units import GIGABYTE_BYTES
+
+
+@dataclass(frozen=True)
+class Term:
+    """One parameter of the step-time model."""
+
+    parameter: str
+    unit: str
+    """"x peak" (multiples of the time at the data sheet's peak), "s", "tokens" or "factor"."""
+    prior: float
+    """Value before anything is measured."""
+    spread: float
+    """Standard deviation of the log of the parameter over a level of weight 1."""
+    meaning: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Level:
+    """One thing that parameters may depend on."""
+
+    name: str
+    keys: tuple[str, ...]
+    """Columns whose values make the key of an effect, e.g. ("engine", "gpu")."""
+    weight: float
+    """Standard deviation of its effects over the spread of the parameter."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Settings of a serving engine that a benchmark does not publish."""
+
+    name: str
+    max_batched_tokens: int
+    max_sequences: int
+    memory_utilisation: float
+    reserve_bytes_per_gpu: float
+    reserved_output_share: float
+    """Share of the output that a running sequence holds on average: 1 where the engine reserves it all."""
+    source: str
+
+
+@dataclass(frozen=True)
+class Effects:
+    """Fitted effects: (level, key) -> logs in the order of the terms."""
+
+    by_key: Mapping[tuple[str, str], np.ndarray]
+
+    def parameters(self, keys: Mapping[str, str]) -> np.ndarray:
+        """Return the parameters of a worker with these keys (gpu, engine, model, role, ...)."""
+        total = np.log([term.prior for term in terms()])
+        for level in levels():
+            effect = self.by_key.get((level.name, key_of(level, keys)))
+            if effect is not None:
+                total = total + effect
+        return np.exp(total)
+
+    def known(self, level: str) -> list[str]:
+        """Keys of a level that have effects, in the order of the table."""
+        return [key for name, key in self.by_key if name == level]
+
+
+def key_of(level: Level, keys: Mapping[str, str]) -> str:
+    """Key of a level: the values of its columns, joined by "|"."""
+    return "|".join(keys[name] for name in level.keys)
+
+
+def _open(name: str, folder: Path | None):
+    return (folder / name if folder else files("factory_sim.data").joinpath("profiles", name)).open(
+        encoding="utf-8", newline=""
+    )
+
+
+def _rows(name: str, folder: Path | None = None) -> list[dict[str, str]]:
+    with _open(name, folder) as file:
+        return list(csv.DictReader(file))
+
+
+@cache
+def terms() -> tuple[Term, ...]:
+    """Parameters of the step-time model, in order."""
+    return tuple(
+        Term(row["parameter"], row["unit"], float(row["prior"]), float(row["spread"]), row["meaning"], row["source"])
+        for row in _rows("terms.csv")
+    )
+
+
+@cache
+def levels() -> tuple[Level, ...]:
+    """Levels of the hierarchical fit, in order."""
+    return tuple(Level(row["level"], tuple(row["keys"].split()), float(row["weight"])) for row in _rows("levels.csv"))
+
+
+@cache
+def _engines() -> dict[str, Engine]:
+    return {
+        row["engine"]: Engine(
+            row["engine"],
+            int(row["max_batched_tokens"]),
+            int(row["max_sequences"]),
+            float(row["memory_utilisation"]),
+            float(row["reserve_gb_per_gpu"]) * GIGABYTE_BYTES,
+            float(row["reserved_output_share"]),
+            row["source"],
+        )
+        for row in _rows("engines.csv")
+    }
+
+
+def engine(name: str) -> Engine:
+    """Return the settings of an engine; ProfileError names the closest."""
+    found = _engines().get(name.lower())
+    if found is None:
+        raise ProfileError(f"engine '{name}' is not known{closest(name, _engines())}")
+    return found
+
+
+@cache
+def effects(folder: Path | None = None) -> Effects:
+    """Fitted effects of the packaged profiles, or of a folder that `write_effects` made."""
+    order = {term.parameter: index for index, term in enumerate(terms())}
+    by_key: dict[tuple[str, str], np.ndarray] = {}
+    for row in _rows("effects.csv", folder):
+        vector = by_key.setdefault((row["level"], row["key"]), np.zeros(len(order)))
+        vector[order[row["parameter"]]] = float(row["log_effect"])
+    return Effects(by_key)

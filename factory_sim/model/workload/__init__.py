@@ -1,7 +1,7 @@
 """What customers ask for and when: lengths of requests, arrival times, daily and weekly rhythm."""
 
 from factory_sim.model.workload.arrivals import ArrivalStream, arrival_times, index_of_dispersion
-from factory_sim.model.workload.bursts import Burstiness, burstiness, measured_burstiness
+from factory_sim.model.workload.bursts import Burstiness, burstiness_model, measured_burstiness
 from factory_sim.model.workload.lengths import LengthModel, length_model, length_model_names
 from factory_sim.model.workload.rhythm import RateShape, rate_shape, rate_shape_names
 
@@ -11,7 +11,7 @@ __all__ = [
     "LengthModel",
     "RateShape",
     "arrival_times",
-    "burstiness",
+    "burstiness_model",
     "index_of_dispersion",
     "length_model",
     "length_model_names",

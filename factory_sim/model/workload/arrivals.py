@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from factory_sim.errors import TraceError
-from factory_sim.model.workload.bursts import Burstiness, Swing, burstiness
+from factory_sim.model.workload.bursts import Burstiness, Swing, burstiness_model
 
 _BLOCK = 1024
 
@@ -81,7 +81,7 @@ class ArrivalStream:
     def __init__(
         self,
         rng: np.random.Generator,
-        burst: str | Mapping | Burstiness = "poisson",
+        burstiness: str | Mapping | Burstiness = "poisson",
         *,
         whole_rate_per_s: float,
         share: float = 1.0,
@@ -91,7 +91,7 @@ class ArrivalStream:
             raise TraceError(f"share: a fraction above 0 and up to 1 is needed, got {share}")
         if not (np.isfinite(whole_rate_per_s) and whole_rate_per_s >= 0):
             raise TraceError(f"rate_per_s: a finite rate >= 0 is needed, got {whole_rate_per_s}")
-        burst = burstiness(burst)
+        burst = burstiness_model(burstiness)
         swings = burst.at_rate(whole_rate_per_s)
         own, *children = rng.spawn(1 + len(swings))
         self._renewal = _Renewal(own, burst.cv, share)
@@ -109,6 +109,8 @@ class ArrivalStream:
         """
         if until_s < self.now_s:
             raise TraceError(f"arrivals were already taken up to {self.now_s} s; cannot go back to {until_s} s")
+        if until_s == self.now_s:
+            return np.empty(0)
         starts, rates = (np.array([self.now_s]), np.array([rate_per_s])) if np.ndim(rate_per_s) == 0 else rate_per_s
         starts, rates = np.asarray(starts, float), np.asarray(rates, float)
         if np.any(~np.isfinite(rates)) or np.any(rates < 0) or starts[0] > self.now_s or np.any(np.diff(starts) <= 0):
@@ -126,8 +128,8 @@ class ArrivalStream:
         passed = self._operational + np.concatenate([[0.0], np.cumsum(intensity * np.diff(edges))])
         points = self._renewal.take(passed[-1])
         self._operational, self.now_s = float(passed[-1]), until_s
-        moving = np.concatenate([[True], np.diff(passed) > 0])
-        times = np.interp(points, passed[moving], edges[moving]) if len(points) else points
+        piece = np.minimum(np.searchsorted(passed, points, side="right") - 1, len(intensity) - 1)
+        times = edges[piece] + (points - passed[piece]) / intensity[piece]
         return np.minimum(times, np.nextafter(until_s, -np.inf))
 
 
@@ -135,14 +137,14 @@ def arrival_times(
     rng: np.random.Generator,
     rate_per_s: float | tuple[np.ndarray, np.ndarray],
     duration_s: float,
-    burst: str | Mapping | Burstiness = "poisson",
+    burstiness: str | Mapping | Burstiness = "poisson",
     *,
     share: float = 1.0,
 ) -> np.ndarray:
     """Return sorted arrival times in [0, duration_s), float64 seconds.
 
-    `rate_per_s` is a number or ``(start_s, rate_per_s)`` arrays of a piecewise constant rate. `burst` as in
-    `bursts.burstiness`. `share` < 1 simulates a random share of these requests; the dispersion that is
+    `rate_per_s` is a number or ``(start_s, rate_per_s)`` arrays of a piecewise constant rate. `burstiness` as in
+    `bursts.burstiness_model`. `share` < 1 simulates a random share of these requests; the dispersion that is
     matched is the whole's. See `ArrivalStream` to take arrivals slice by slice.
     """
     if not (np.isfinite(duration_s) and duration_s >= 0):
@@ -153,7 +155,7 @@ def arrival_times(
         starts, rates = np.asarray(rate_per_s[0], float), np.asarray(rate_per_s[1], float)
         lengths = np.diff(np.append(np.minimum(starts, duration_s), duration_s))
         mean = float(rates @ lengths / max(lengths.sum(), 1e-300))
-    return ArrivalStream(rng, burst, whole_rate_per_s=mean, share=share).take(duration_s, rate_per_s)
+    return ArrivalStream(rng, burstiness, whole_rate_per_s=mean, share=share).take(duration_s, rate_per_s)
 
 
 def index_of_dispersion(times_s: np.ndarray, window_s: float, duration_s: float | None = None) -> float:

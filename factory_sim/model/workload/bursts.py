@@ -163,7 +163,7 @@ def measured_burstiness(name: str) -> Burstiness:
     return calibrate(name, f"{source}; swings fitted to the dispersion of counts", rate, windows, correlation)
 
 
-def burstiness(spec: str | Mapping | Burstiness) -> Burstiness:
+def burstiness_model(spec: str | Mapping | Burstiness) -> Burstiness:
     """Return the burstiness that `spec` names or describes.
 
     ``poisson``; a trace (``azure2023_conv``, ``azure2023_code``, ``mooncake_conversation``); ``{gamma: {cv: 2}}``;

@@ -27,9 +27,8 @@ def monotone_slopes(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     left, right = secant[:-1], secant[1:]
     inner = left * right > 0
     w1, w2 = 2 * width[1:] + width[:-1], width[1:] + 2 * width[:-1]
-    harmonic = np.zeros_like(left)
-    harmonic[inner] = (w1 + w2)[inner] / (w1[inner] / left[inner] + w2[inner] / right[inner])
-    slopes[1:-1] = harmonic
+    left, right, w1, w2 = left[inner], right[inner], w1[inner], w2[inner]
+    slopes[1:-1][inner] = (w1 + w2) * (left * right) / (w1 * right + w2 * left)
     slopes[0], slopes[-1] = secant[0], secant[-1]
     return slopes
 
@@ -94,7 +93,7 @@ class QuantileCurve:
 
     def _find_bend(self, mean: float, name: str) -> float:
         low, high = -_LARGEST_BEND, _LARGEST_BEND
-        least, most = (float(self._weight @ self._curve(bend)) for bend in (low, high))
+        least, most = self.mean_range()
         if not least <= mean <= most:
             raise TraceError(
                 f"{name}: a mean of {mean:g} does not fit these quantiles; smooth curves through them have means from "
@@ -107,6 +106,10 @@ class QuantileCurve:
             else:
                 high = middle
         return 0.5 * (low + high)
+
+    def mean_range(self) -> tuple[float, float]:
+        """Return the least and the largest mean that bending between the quantiles can give."""
+        return tuple(float(self._weight @ self._curve(bend)) for bend in (-_LARGEST_BEND, _LARGEST_BEND))
 
     @property
     def mean(self) -> float:

@@ -38,7 +38,14 @@ class Journal:
 
     def note(self, time_s: float, kind: str, subject: str, cause: str, effect: str) -> None:
         """Write one event."""
-        row = {"time_s": time_s, "replication": self.replication, "kind": kind, "subject": subject, "cause": cause, "effect": effect}
+        row = {
+            "time_s": time_s,
+            "replication": self.replication,
+            "kind": kind,
+            "subject": subject,
+            "cause": cause,
+            "effect": effect,
+        }
         self.events.append(row)
 
 

@@ -10,12 +10,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from factory_sim.engine.kernel import Pool, Requests
-from factory_sim.errors import CapacityError
+from factory_sim.engine.warm_start import in_progress
 from factory_sim.model.serving import ServingSystem, decode_steps
+from factory_sim.model.workload import LengthModel, arrival_times
 from factory_sim.streams import stream
 
-LOADS = (0.3, 0.5, 0.65, 0.78, 0.88, 0.96, 1.04, 1.12, 1.22, 1.35, 1.5)
+LOADS = (0.2, 0.35, 0.5, 0.62, 0.73, 0.82, 0.9, 0.97, 1.04, 1.12, 1.21, 1.31, 1.42, 1.55)
 """Loads of the test, relative to the fluid estimate of what the promise allows."""
+MOST_REQUESTS = 30_000
+"""Requests of one load beyond which its window is cut short."""
+UNSTABLE = 0.15
+"""Growth of the number in the system over a window, relative to it, at which the load does not settle."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,9 @@ class LatencyCurve:
     """Arrivals a second at one instance."""
     ttft_p95_s: np.ndarray
     tpot_p95_s: np.ndarray
-    """95th percentiles over requests, made monotone in the load, seconds."""
+    """95th percentiles over requests, made monotone in the load, seconds; infinite where the load does not settle."""
+    in_system: np.ndarray
+    """Mean number of requests at one instance."""
     requests_played: int
     """Requests that went into the test."""
 
@@ -39,101 +46,150 @@ class LatencyCurve:
         by_tpot = _crossing(self.rate_per_s, self.tpot_p95_s, tpot_p95_s / slowdown)
         return min(by_ttft, by_tpot) / slowdown
 
+    def number_at(self, rate_per_s: float, slowdown: float = 1.0) -> float:
+        """Mean number of requests at one instance under a load it can settle at."""
+        settled = np.isfinite(self.tpot_p95_s)
+        rates, numbers = np.append(0.0, self.rate_per_s[settled]), np.append(0.0, self.in_system[settled])
+        return float(np.interp(rate_per_s * slowdown, rates, numbers))
 
-def fluid_rate_per_s(system: ServingSystem, isl: float, osl: float, pairs: float, tpot_s: float) -> float:
-    """Mean-field arrival rate (requests/s at one instance) at which the mean TPOT is `tpot_s`.
 
-    `pairs` is the mean number of (query, key) pairs of a prompt. A worker with ``n`` sequences steps in
-    ``base[n k + p] + kv_s n (isl + osl / 2) + p prefill_s + ...`` where ``p`` is the prompt tokens that arrive during
-    a step. Falls back on the largest batch when even that is faster than `tpot_s`. Not a bound: a starting point.
+@dataclass(frozen=True)
+class FluidModel:
+    """Mean-field model of one instance: ``n`` sequences a decode worker, prompts arriving as fast as answers end.
+
+    A step lasts ``base[n k + p] + kv_s n (isl + osl / 2) + p prefill_s + r pair_s pairs`` where ``p`` prompt tokens and
+    ``r`` requests come in during a step. A starting point for searches, not a bound.
     """
-    prefill, decode = system.workers[0], system.workers[-1]
-    step = decode.step
-    mean_kv = isl + osl / 2
-    steps = max((osl - 1) / system.tokens_per_step, 1.0)
-    limit = max(int(min(decode.max_sequences, decode.kv_capacity_tokens / (isl + osl / 2))), 1)
-    mixed = decode.role == "both"
 
-    def at(n: float) -> tuple[float, float]:
-        duration = float(np.interp(n * step.tokens_per_sequence, np.arange(len(step.base_s)), step.base_s)) + step.kv_s * n * mean_kv
-        for _ in range(40 if mixed else 0):
-            rate = n / (steps * duration)
-            tokens = n * step.tokens_per_sequence + rate * duration * isl
-            base = float(np.interp(tokens, np.arange(len(step.base_s)), step.base_s))
-            new = base + step.kv_s * n * mean_kv + rate * duration * (isl * step.prefill_s + pairs * step.pair_s)
-            duration = 0.5 * duration + 0.5 * min(new, 1e3)
-        return n / (steps * duration) * decode.count, duration * steps / max(osl - 1, 1.0)
+    system: ServingSystem
+    isl: float
+    osl: float
+    pairs: float
+    """Mean (query, key) pairs of a prompt."""
 
-    low, high = 1.0, float(limit)
-    if at(high)[1] > tpot_s:
+    def at(self, n: float) -> tuple[float, float]:
+        """Arrival rate (requests/s at the instance) and mean TPOT (s) with `n` sequences on each decode worker."""
+        worker = self.system.workers[-1]
+        step = worker.step
+        steps = max((self.osl - 1) / self.system.tokens_per_step, 1.0)
+        alone = _base(step.base_s, n * step.tokens_per_sequence) + step.kv_s * n * (self.isl + self.osl / 2)
+        duration = alone
+        for _ in range(30 if worker.role == "both" else 0):
+            requests = n / steps
+            tokens = n * step.tokens_per_sequence + requests * self.isl
+            added = _base(step.base_s, tokens) - _base(step.base_s, n * step.tokens_per_sequence)
+            added += requests * (self.isl * step.prefill_s + self.pairs * step.pair_s)
+            duration = 0.5 * (duration + alone + added)
+        return n / (steps * duration) * worker.count, duration * steps / max(self.osl - 1, 1.0)
+
+    def rate_per_s(self, tpot_s: float) -> float:
+        """Highest rate with a mean TPOT of at most `tpot_s`, within memory, batch limit and prefill workers."""
+        worker = self.system.workers[-1]
+        most = max(min(worker.max_sequences, worker.kv_capacity_tokens / (self.isl + self.osl / 2)), 1.0)
+        low, high = 0.01, float(most)
+        if self.at(high)[1] > tpot_s:
+            for _ in range(40):
+                middle = 0.5 * (low + high)
+                low, high = (middle, high) if self.at(middle)[1] <= tpot_s else (low, middle)
+        rate = self.at(high)[0]
+        if worker.role == "decode":
+            rate = min(rate, 0.95 * self.system.workers[0].count / self.prefill_s())
+        return rate
+
+    def number_at(self, rate_per_s: float) -> float:
+        """Decoding sequences of the whole instance at an arrival rate."""
+        worker = self.system.workers[-1]
+        low, high = 0.0, float(worker.max_sequences)
         for _ in range(40):
             middle = 0.5 * (low + high)
-            low, high = (middle, high) if at(middle)[1] <= tpot_s else (low, middle)
-    rate = at(high)[0]
-    if not mixed:
-        per_prompt = prefill_seconds(system, isl, pairs)
-        rate = min(rate, 0.95 * prefill.count / per_prompt)
-    return rate
+            low, high = (middle, high) if self.at(max(middle, 1e-6))[0] < rate_per_s else (low, middle)
+        return high * worker.count
+
+    def prefill_s(self) -> float:
+        """Seconds that a prefill worker is busy for a mean prompt when its steps are full."""
+        worker = self.system.workers[0]
+        chunk = min(worker.max_batched_tokens, len(worker.step.base_s) - 1)
+        per_token = float(worker.step.base_s[chunk]) / chunk + worker.step.prefill_s
+        return self.isl * per_token + self.pairs * worker.step.pair_s
 
 
-def prefill_seconds(system: ServingSystem, isl: float, pairs: float) -> float:
-    """Seconds that a prefill worker is busy for a mean prompt when its steps are full."""
-    worker = system.workers[0]
-    chunk = min(worker.max_batched_tokens, len(worker.step.base_s) - 1)
-    return isl * (float(worker.step.base_s[chunk]) / chunk + worker.step.prefill_s) + pairs * worker.step.pair_s
-
-
-def load_test(system: ServingSystem, lengths, tpot_limit_s: float, *, router: str, seed: int, sequences: int = 600) -> LatencyCurve:
+def load_test(
+    system: ServingSystem, lengths: LengthModel, tpot_limit_s: float, *, router: str, seed: int, sequences: int = 600
+) -> LatencyCurve:
     """Play rising loads through the kernel and return the latency curve of one instance.
 
-    `lengths` has ``sample(rng, n) -> (isl, osl)``; `tpot_limit_s` sets the range of loads (from 0.3 to about 1.5 times
-    the fluid estimate at that limit; the test stops two loads after both percentiles are far beyond it).
+    `tpot_limit_s` sets the range of loads (from 0.2 to about 1.5 times the fluid estimate at that limit; the test ends
+    once TPOT is far beyond it or a load does not settle). `sequences` is about how many are kept running.
     """
     rng = stream(seed, "load_test", system.name)
     isl, osl = lengths.sample(rng, 20_000)
-    pairs = float(np.mean(isl * (isl + 1.0) / 2))
-    guess = fluid_rate_per_s(system, float(isl.mean()), float(osl.mean()), pairs, 0.9 * tpot_limit_s)
-    mean_s = max(float(osl.mean()) * tpot_limit_s, 1.0)
-    kept = max(1, min(8, round(sequences / max(guess * mean_s, 1.0))))
-    rows, played = [], 0
+    fluid = FluidModel(system, float(isl.mean()), float(osl.mean()), float(np.mean(isl * (isl + 1.0) / 2)))
+    guess = fluid.rate_per_s(0.9 * tpot_limit_s)
+    kept = int(np.clip(round(sequences / max(fluid.number_at(guess), 1.0)), 1, 8))
+    pool = Pool([(system, kept)], router=router)
+    rows: list[tuple[float, float, float, float]] = []
+    clock_s, played = 0.0, 0
     for load in LOADS:
-        ttft, tpot, count = _play(system, lengths, guess * load, kept, mean_s, router, stream(seed, "load_test", system.name, "arrivals"))
-        rows.append((guess * load, ttft, tpot))
+        rate = guess * load
+        missing = int(fluid.number_at(rate) * kept) - pool.in_system()
+        if missing > 0:
+            pool.offer(in_progress(rng, lengths, system, missing, clock_s))
+        row, clock_s, count = _play_load(pool, system, lengths, rate, kept, clock_s, tpot_limit_s, rng)
         played += count
-        if tpot > 1.6 * tpot_limit_s or ttft > 60.0:
+        rows.append((rate, *row))
+        if row[1] > 2.0 * tpot_limit_s:
             break
-    rate, ttft, tpot = np.array(rows).T
-    return LatencyCurve(rate, np.maximum.accumulate(ttft), np.maximum.accumulate(tpot), played)
+    rate, ttft, tpot, number = np.array(rows).T
+    return LatencyCurve(rate, np.maximum.accumulate(ttft), np.maximum.accumulate(tpot), number, played)
 
 
-def _play(system, lengths, rate_per_s, instances, mean_s, router, rng) -> tuple[float, float, int]:
-    """p95 of TTFT and TPOT (s) of the requests that arrive after warm-up at one load, and how many were played."""
-    warm_s, window_s = 2.0 * mean_s, 6.0 * mean_s
-    total = rate_per_s * instances * (warm_s + window_s)
-    if total > 60_000:
-        window_s = max(60_000 / (rate_per_s * instances) - warm_s, 1.5 * mean_s)
-    n = rng.poisson(rate_per_s * instances * (warm_s + window_s))
-    arrival = np.sort(rng.random(n)) * (warm_s + window_s)
-    isl, osl = lengths.sample(rng, n)
-    pool = Pool([(system, instances)], router=router)
-    pool.offer(Requests(arrival_s=arrival, isl=isl, osl=osl, decode_steps=decode_steps(osl, system.tokens_per_step, rng)))
-    pool.advance(warm_s + window_s)
-    done = pool.finished()
-    keep = (done["status"] == 0) & (done["finish_s"] >= warm_s)
-    if keep.sum() < 20:
-        raise CapacityError(f"{system.name}: a load test of {rate_per_s:.3g} requests/s finished only {int(keep.sum())} requests in {window_s:.0f} s")
-    ttft = (done["first_token_s"] - done["arrival_s"])[keep]
-    several = keep & (done["osl"] > 1)
-    tpot = ((done["finish_s"] - done["first_token_s"])[several]) / (done["osl"][several] - 1)
-    return float(np.quantile(ttft, 0.95)), float(np.quantile(tpot, 0.95)), n
+def _play_load(pool, system, lengths, rate, kept, clock_s, tpot_limit_s, rng) -> tuple[tuple, float, int]:
+    """(p95 TTFT, p95 TPOT, number at an instance) of the requests that leave in a window at one load, its end, and
+    how many requests were played."""
+    residence_s = max(lengths.mean_osl * tpot_limit_s, 1.0)
+    warm_s, window_s = residence_s, 4.0 * residence_s
+    total = rate * kept * (warm_s + window_s)
+    if total > MOST_REQUESTS:
+        warm_s, window_s = (span * max(MOST_REQUESTS / total, 0.25) for span in (warm_s, window_s))
+    times = clock_s + arrival_times(rng, rate * kept, warm_s + window_s)
+    isl, osl = lengths.sample(rng, len(times))
+    isl = np.minimum(isl, system.max_context_tokens - osl)
+    steps = decode_steps(osl, system.tokens_per_step, rng)
+    first = pool.offer(Requests(arrival_s=times, isl=isl, osl=osl, decode_steps=steps))
+    pool.advance(clock_s + warm_s)
+    pool.finished()
+    before, end_s = pool.totals(), clock_s + warm_s + window_s
+    pool.advance(end_s)
+    after, done = pool.totals(), pool.finished()
+    ok = (done["status"] == 0) & (done["cached_tokens"] == 0)
+    gaps = done["osl"] - 1
+    several = ok & (gaps > 0)
+    number = (after["system_seconds"] - before["system_seconds"]) / window_s
+    growth = (after["in_system"] - before["in_system"]) / max(number, 1.0)
+    if not len(first) or several.sum() < 20 or growth > UNSTABLE + 4 / np.sqrt(max(number, 1.0)):
+        return (np.inf, np.inf, number / kept), end_s, len(times)
+    ttft = (done["first_token_s"] - done["arrival_s"])[ok]
+    tpot = (done["finish_s"] - done["first_token_s"])[several] / gaps[several]
+    return (float(np.quantile(ttft, 0.95)), float(np.quantile(tpot, 0.95)), number / kept), end_s, len(times)
+
+
+def _base(table: np.ndarray, tokens: float) -> float:
+    """The base of a step of (a fractional number of) tokens."""
+    place = min(max(tokens, 0.0), len(table) - 1.0)
+    low = int(place)
+    high = min(low + 1, len(table) - 1)
+    return float(table[low] + (place - low) * (table[high] - table[low]))
 
 
 def _crossing(rate: np.ndarray, latency: np.ndarray, limit: float) -> float:
     """Rate at which a rising latency curve meets `limit`; the last rate where it never does, 0 where it starts above."""
     if latency[0] > limit:
         return 0.0
-    if latency[-1] <= limit:
+    above = latency > limit
+    if not above.any():
         return float(rate[-1])
-    above = int(np.argmax(latency > limit))
-    share = (limit - latency[above - 1]) / (latency[above] - latency[above - 1])
-    return float(rate[above - 1] + share * (rate[above] - rate[above - 1]))
+    place = int(np.argmax(above))
+    if not np.isfinite(latency[place]):
+        return float(rate[place - 1])
+    share = (limit - latency[place - 1]) / (latency[place] - latency[place - 1])
+    return float(rate[place - 1] + share * (rate[place] - rate[place - 1]))

@@ -9,10 +9,17 @@ from scipy.stats import norm
 from factory_sim.engine.load_test import LatencyCurve, load_test
 from factory_sim.errors import CapacityError, FactorySimError, ScenarioError
 from factory_sim.inputs import catalog
-from factory_sim.inputs.prices import rent_usd_per_gpu_hour
+from factory_sim.inputs.prices import price_book
 from factory_sim.inputs.scenario import Scenario, Service, Stage
 from factory_sim.model.serving import ServingSystem, serving_system
-from factory_sim.model.workload import LengthModel, RateShape, length_model, rate_shape
+from factory_sim.model.workload import (
+    Burstiness,
+    LengthModel,
+    RateShape,
+    burstiness_model,
+    length_model,
+    rate_shape,
+)
 from factory_sim.streams import stream
 
 Z90 = 1.2815515655446004
@@ -32,7 +39,7 @@ class ResolvedStage:
     ttft_errors: np.ndarray
     """Factor on TTFT beyond the step times in each replication, shape (replications,)."""
     rent_usd_per_gpu_hour: float
-    """Rent by which prices that follow cost are indexed."""
+    """Newest market rent, by which prices that follow cost are indexed."""
 
     def capacity_per_s(self, service: Service, replication: int | None = None) -> float:
         """Requests/s that one instance serves within the promise, nominal or in one replication."""
@@ -47,6 +54,7 @@ class ResolvedService:
     name: str
     service: Service
     lengths: LengthModel
+    burstiness: Burstiness
     rhythm: RateShape
     stages: tuple[ResolvedStage, ...]
     level_per_s: float
@@ -66,12 +74,19 @@ def _service(scenario: Scenario, name: str, service: Service) -> ResolvedService
         lengths = length_model(service.traffic.lengths)
     except FactorySimError as error:
         raise ScenarioError(f"{where}.traffic.lengths: {error}") from None
+    try:
+        burstiness = burstiness_model(service.traffic.arrivals)
+    except FactorySimError as error:
+        raise ScenarioError(f"{where}.traffic.arrivals: {error}") from None
     demand = service.traffic.demand
     try:
         rhythm = rate_shape(demand.rhythm if demand else "flat")
     except FactorySimError as error:
         raise ScenarioError(f"{where}.traffic.demand.rhythm: {error}") from None
-    stages = tuple(_stage(scenario, f"{where}.stages.{index} ({stage.name})", service, stage, lengths) for index, stage in enumerate(service.stages))
+    stages = tuple(
+        _stage(scenario, f"{where}.stages.{index} ({stage.name})", service, stage, lengths)
+        for index, stage in enumerate(service.stages)
+    )
     first = stages[0]
     level = 0.0
     if demand:
@@ -80,7 +95,7 @@ def _service(scenario: Scenario, name: str, service: Service) -> ResolvedService
         level = demand.requests_per_s if demand.requests_per_s else capacity * (multiple if multiple else 1.0)
     sigma = demand.growth_sigma_per_week if demand else 0.0
     drifts = sigma * norm.ppf(_stratified(scenario, "forecast", name))
-    return ResolvedService(name, service, lengths, rhythm, stages, level, drifts)
+    return ResolvedService(name, service, lengths, burstiness, rhythm, stages, level, drifts)
 
 
 def _stage(scenario: Scenario, where: str, service: Service, stage: Stage, lengths: LengthModel) -> ResolvedStage:
@@ -96,14 +111,16 @@ def _stage(scenario: Scenario, where: str, service: Service, stage: Stage, lengt
             as_of=wanted.as_of,
             max_sequences=wanted.max_sequences,
             max_batched_tokens=wanted.max_batched_tokens,
-            kv_capacity_tokens=wanted.kv_cache_tokens,
+            kv_cache_tokens=wanted.kv_cache_tokens,
         )
-        rent = rent_usd_per_gpu_hour(catalog.gpu(wanted.gpu).name)
+        rent = price_book().find("rental_market", catalog.gpu(wanted.gpu).name).value
     except FactorySimError as error:
         raise type(error)(f"{where}: {error}") from None
     if stage.gpus % system.gpus:
         near = max(stage.gpus // system.gpus, 1) * system.gpus
-        raise ScenarioError(f"{where}.gpus: {stage.gpus} is not a multiple of the {system.gpus} GPUs of one {wanted.parallelism} instance; {near} would be")
+        raise ScenarioError(
+            f"{where}.gpus: {stage.gpus} is not a multiple of the {system.gpus} GPUs of one {wanted.parallelism} instance; {near} would be"
+        )
     _fits(where, system, lengths, stream(scenario.seed, "fit", where))
     curve = load_test(system, lengths, service.slo.tpot_p95_s, router=service.router, seed=scenario.seed)
     if curve.capacity_per_s(service.slo.ttft_p95_s, service.slo.tpot_p95_s) <= 0.0:

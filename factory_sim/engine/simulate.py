@@ -1,7 +1,5 @@
 """Play a scenario: SimPy decides by the minute, the kernel serves by the token, the journal keeps the facts."""
 
-from collections.abc import Callable
-
 import numpy as np
 import simpy
 
@@ -11,10 +9,9 @@ from factory_sim.engine.control.rollouts import rollout
 from factory_sim.engine.facts import mixture
 from factory_sim.engine.journal import Journal
 from factory_sim.engine.resolve import ResolvedService, ResolvedStage
-from factory_sim.engine.stage_pool import StagePool
-from factory_sim.inputs.scenario import Arrivals, Scenario
-from factory_sim.model.energy import window_power
-from factory_sim.model.workload import arrival_times
+from factory_sim.engine.stage_pool import COUNTS, StagePool
+from factory_sim.engine.watts import host_watts, idle_watts
+from factory_sim.inputs.scenario import Scenario
 from factory_sim.streams import stream
 from factory_sim.units import DAY_S, HOUR_S, MINUTE_S, WEEK_S
 
@@ -29,7 +26,13 @@ def simulate(scenario: Scenario, services: tuple[ResolvedService, ...], replicat
         fleet = Fleet(env, {stage.stage.name: stage.system.gpus for stage in service.stages})
         first = service.stages[0]
         fleet.shift(first.stage.name, up=first.instances)
-        journal.note(0.0, "stage_begins", f"{service.name}.{first.stage.name}", "initial", f"{first.stage.gpus} GPUs from the start")
+        journal.note(
+            0.0,
+            "stage_begins",
+            f"{service.name}.{first.stage.name}",
+            "initial",
+            f"{first.stage.gpus} GPUs from the start",
+        )
         for before, after in zip(service.stages, service.stages[1:]):
             env.process(rollout(env, fleet, before.stage, after.stage, journal, service.name, interval_s))
         own = {stage.stage.name: _pool(scenario, service, stage, journal) for stage in service.stages}
@@ -42,14 +45,23 @@ def simulate(scenario: Scenario, services: tuple[ResolvedService, ...], replicat
     return journal
 
 
-def serve(env: simpy.Environment, scenario: Scenario, service: ResolvedService, fleet: Fleet, pools: dict[str, StagePool], journal: Journal):
+def serve(
+    env: simpy.Environment,
+    scenario: Scenario,
+    service: ResolvedService,
+    fleet: Fleet,
+    pools: dict[str, StagePool],
+    journal: Journal,
+):
     """Let demand through the limit and play it, one stretch of constant rate and fleet after another."""
     demand, replication = service.service.traffic.demand, journal.replication
     interval_s = scenario.simulation.interval_minutes * MINUTE_S
     capacity = {s.stage.name: s.capacity_per_s(service.service, replication) for s in service.stages}
     index = _price_index(service)
     backlog = Backlog(demand.patience_hours * HOUR_S)
-    offset_h = (scenario.start.weekday() * DAY_S + scenario.start.hour * HOUR_S + scenario.start.minute * MINUTE_S) / HOUR_S
+    offset_h = (
+        scenario.start.weekday() * DAY_S + scenario.start.hour * HOUR_S + scenario.start.minute * MINUTE_S
+    ) / HOUR_S
     headroom = service.service.admission.headroom
     while env.now < scenario.duration_s:
         start_s, counts = env.now, fleet.counts()
@@ -64,15 +76,20 @@ def serve(env: simpy.Environment, scenario: Scenario, service: ResolvedService, 
         if demand.load:
             latent = demand.load * tested * relative
         else:
-            latent = latent_rate(demand, service.level_per_s, relative, service.forecast_drifts[replication], start_s, price_index)
+            latent = latent_rate(
+                demand, service.level_per_s, relative, service.forecast_drifts[replication], start_s, price_index
+            )
         limit = headroom * tested if service.service.admission.limit == "load_test" else np.inf
         granted, lost = backlog.step(latent, limit, end_s - start_s)
         for stage, up, down_gpus in counts:
             share = up * capacity[stage] / tested if tested else 0.0
             rate = granted * share / up if up else 0.0
-            row = _window_row(service, stage, pools[stage], start_s, end_s, up, down_gpus, rate, journal)
+            row = _window_row(
+                service, stage, pools[stage], start_s, end_s, up, down_gpus, rate, journal, scenario.site.pue
+            )
             row |= {
                 "price_index": price_index,
+                "granted_requests": rate * up * (end_s - start_s),
                 "latent_requests": latent * (end_s - start_s) * (share if tested else 1.0 / len(counts)),
                 "requests_lost_waiting": lost * (share if tested else 1.0 / len(counts)),
                 "requests_waiting": backlog.waiting * (share if tested else 1.0 / len(counts)),
@@ -83,17 +100,18 @@ def serve(env: simpy.Environment, scenario: Scenario, service: ResolvedService, 
             journal.windows.append(row)
 
 
-def _window_row(service, stage_name, pool: StagePool, start_s, end_s, up, down_gpus, rate, journal: Journal) -> dict:
+def _window_row(
+    service, stage_name, pool: StagePool, start_s, end_s, up, down_gpus, rate, journal: Journal, pue: float
+) -> dict:
     """One row of the journal: facts of the stretch, scaled to all instances that were up."""
     stage = next(s for s in service.stages if s.stage.name == stage_name)
     seconds = end_s - start_s
-    parts = pool.serve(rate, seconds) if up and rate > 0.0 else []
-    values = mixture(parts) if parts else dict.fromkeys(pool.value_names(), 0.0)
+    parts = pool.serve(rate, seconds, up) if up and rate > 0.0 else []
+    values = mixture(parts) if parts else pool.idle_values()
     instance_s = up * seconds
     for weight, facts in parts:
         journal.weights.append((start_s, service.name, stage_name, facts.window, weight * instance_s))
     gpu_s = instance_s * stage.system.gpus
-    power = window_power(stage.system, values)
     row = {
         "replication": journal.replication,
         "start_s": start_s,
@@ -115,10 +133,25 @@ def _window_row(service, stage_name, pool: StagePool, start_s, end_s, up, down_g
         "instance_s": instance_s,
         "decode_sequences": values["decode_sequences"],
     }
-    row |= {name: values[name] * instance_s for name in pool.count_names()}
-    row["reasoning_tokens"] = 0.0
-    row |= power.energy(gpu_s, down_gpus * seconds)
-    return row
+    row |= {name: values[name] * instance_s for name in COUNTS}
+    return (
+        row
+        | _energy(row, stage.system.gpu, gpu_s + down_gpus * seconds, down_gpus * seconds, pue)
+        | {"reasoning_tokens": 0.0}
+    )
+
+
+def _energy(row: dict, gpu: str, gpu_s: float, down_gpu_s: float, pue: float) -> dict[str, float]:
+    """Joules of the row's GPUs, with those that are down (idle), and of the whole facility: hosts added, times PUE."""
+    down_j = idle_watts(gpu) * down_gpu_s
+    gpu_j = row["input_energy_j"] + row["output_energy_j"] + row["idle_energy_j"] + down_j
+    it_j = gpu_j + host_watts(gpu) * gpu_s
+    return {
+        "idle_energy_j": row["idle_energy_j"] + down_j,
+        "gpu_energy_j": gpu_j,
+        "it_energy_j": it_j,
+        "facility_energy_j": it_j * pue,
+    }
 
 
 def _price_index(service: ResolvedService) -> dict[str, float]:
@@ -135,26 +168,22 @@ def _pool(scenario: Scenario, service: ResolvedService, stage: ResolvedStage, jo
     sampling = scenario.simulation.sampling
     capacity = stage.capacity_per_s(service.service)
     sequences = capacity * service.lengths.mean_osl * service.service.slo.tpot_p95_s
-    kept = max(sampling.instances_kept if sequences < sampling.sequences_kept else 1, round(sampling.sequences_kept / max(sequences, 1.0)))
+    kept = max(
+        sampling.instances_kept if sequences < sampling.sequences_kept else 1,
+        round(sampling.sequences_kept / max(sequences, 1.0)),
+    )
+    slowdown = float(stage.slowdowns[journal.replication])
     return StagePool(
         name=f"{service.name}.{stage.stage.name}",
-        system=stage.system.scaled(float(stage.slowdowns[journal.replication])),
+        system=stage.system.scaled(slowdown),
         kept=min(kept, stage.instances),
         lengths=service.lengths,
-        arrivals=_arrivals(service.service.traffic.arrivals),
+        burstiness=service.burstiness,
         slo=service.service.slo,
         sampling=sampling,
         router=service.service.router,
         rng=stream(scenario.seed, "requests", service.name, stage.stage.name, f"replication {journal.replication}"),
         journal=journal,
+        number_at=lambda rate: stage.curve.number_at(rate, slowdown),
         ttft_error=float(stage.ttft_errors[journal.replication]),
     )
-
-
-def _arrivals(arrivals: Arrivals) -> Callable:
-    """``(rng, rate_per_s, duration_s) -> times`` for the scenario's burstiness."""
-    if arrivals.process == "poisson":
-        return lambda rng, rate, duration: arrival_times(rng, rate, duration)
-    if arrivals.process == "gamma":
-        return lambda rng, rate, duration: arrival_times(rng, rate, duration, arrivals.cv)
-    return lambda rng, rate, duration: arrival_times(rng, rate, duration, arrivals.like)

@@ -6,6 +6,7 @@ two played windows close enough together, take their facts from those, until eac
 ``hours_per_window``. The mixture keeps the load exact, so arrivals add up to the demand.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,11 +15,23 @@ import pandas as pd
 from factory_sim.engine.facts import Facts
 from factory_sim.engine.journal import METRICS, Journal
 from factory_sim.engine.kernel import Pool, Requests
+from factory_sim.engine.warm_start import in_progress
+from factory_sim.engine.watts import idle_watts, window_joules, worker_kinds
 from factory_sim.histogram import bin_of
+from factory_sim.inputs import catalog
 from factory_sim.inputs.scenario import Sampling, Slo
 from factory_sim.model.serving import ServingSystem, decode_steps
+from factory_sim.model.step_time import weight_bytes
+from factory_sim.model.workload import Burstiness, LengthModel, arrival_times
 from factory_sim.units import HOUR_S
 
+COUNTS = (
+    "requests_arrived", "requests_completed", "requests_refused", "requests_lost", "requests_within_slo",
+    "input_tokens", "cached_input_tokens", "output_tokens",
+    "input_energy_j", "output_energy_j", "idle_energy_j", "low_energy_j", "high_energy_j",
+)  # fmt: skip
+"""Values of a window that are rates per instance and second; the others are time averages."""
+AVERAGES = ("busy", "input_time", "output_time", "decode_sequences", "in_system")
 SAME_LOAD = 1e-6
 """Loads that differ by less than this fraction are the same load."""
 
@@ -33,20 +46,23 @@ class _Window:
 class StagePool:
     """State of one stage's pool in one replication. All times inside are the pool's own played time, seconds."""
 
+    name: str
+    """service.stage"""
     system: ServingSystem
     """The serving system, already multiplied by the replication's profile error."""
     kept: int
     """Instances played."""
-    lengths: object
-    """Length model with ``sample(rng, n)``."""
-    arrivals: object
-    """``arrivals(rng, rate_per_s, duration_s) -> times`` from 0, seconds."""
+    lengths: LengthModel
+    burstiness: Burstiness
+    """Burstiness of all arrivals of the service, of which this pool gets a share."""
     slo: Slo
     sampling: Sampling
     router: str
     rng: np.random.Generator
     journal: Journal
     """Where played windows, their latencies and samples are written."""
+    number_at: Callable[[float], float]
+    """Mean number of requests at one instance under a load (requests/s), from the load test."""
     ttft_error: float = 1.0
     """Factor on TTFT that is not explained by step times: the replication's draw from the profile's TTFT band."""
     windows: list[_Window] = field(default_factory=list)
@@ -61,21 +77,28 @@ class StagePool:
         self.load = 0.0
         self.tokens_seen = {"isl": 0, "osl": 0}
 
-    def serve(self, rate_per_s: float, duration_s: float) -> list[tuple[float, Facts]]:
+    def serve(self, rate_per_s: float, duration_s: float, of: int) -> list[tuple[float, Facts]]:
         """The played windows, with weights that sum to one, that stand for `duration_s` seconds at `rate_per_s`
-        requests a second and instance."""
+        requests a second and instance, one of `of` instances that are up."""
         hours = duration_s / HOUR_S
         found = self._recall(rate_per_s, hours)
         if found is not None:
             return found
-        facts = self._play(rate_per_s)
+        facts = self._play(rate_per_s, min(self.kept / of, 1.0))
         self.windows.append(_Window(facts, self.sampling.hours_per_window - hours))
         return [(1.0, facts)]
+
+    def idle_values(self) -> dict[str, float]:
+        """Values of instances that serve nobody: nothing but idle power."""
+        idle_w = idle_watts(self.system.gpu) * self.system.gpus
+        return dict.fromkeys((*COUNTS, *AVERAGES), 0.0) | dict.fromkeys(
+            ("idle_energy_j", "low_energy_j", "high_energy_j"), idle_w
+        )
 
     def drain(self) -> None:
         """Play what is still in the pool to its end, so that the pool's laws can be checked exactly."""
         self.clock_s = max(self.clock_s, self.pool.drain())
-        self._collect(self.clock_s)
+        self._collect()
 
     def _recall(self, rate: float, hours: float) -> list[tuple[float, Facts]] | None:
         usable = [window for window in self.windows if window.hours_left >= hours]
@@ -95,49 +118,61 @@ class StagePool:
         above.hours_left -= share * hours
         return [(1 - share, below.facts), (share, above.facts)]
 
-    def _play(self, rate: float) -> Facts:
+    def _play(self, rate: float, share: float) -> Facts:
         """Play a window at `rate` after warming up from the load before it."""
-        fresh = self.played_windows == 0
-        step = abs(rate - self.load) / max(rate, self.load, 1e-12)
-        warm_s = self.sampling.warmup_s * (2.0 if fresh else step)
-        window_s = self.sampling.window_s
-        self._offer(rate, warm_s + window_s)
+        missing = int(self.number_at(rate) * self.kept) - self.pool.in_system()
+        if missing > 0:
+            self._seed(missing)
+        warm_s, window_s = self.sampling.warmup_s, self.sampling.window_s
+        if self.played_windows and abs(rate - self.load) <= SAME_LOAD * rate:
+            warm_s = 0.0
+        self._offer(rate, warm_s + window_s, share)
         start_s, end_s = self.clock_s + warm_s, self.clock_s + warm_s + window_s
         self.pool.advance(start_s)
-        self._collect(start_s)
+        self._collect()
         before = self.pool.totals()
         self.pool.advance(end_s)
         after = self.pool.totals()
-        done = self._collect(end_s)
+        done = self._collect()
         self.clock_s, self.load = end_s, rate
         self.played_windows += 1
         return self._facts(rate, window_s, before, after, done)
 
-    def _offer(self, rate: float, duration_s: float) -> None:
-        times = self.clock_s + self.arrivals(self.rng, rate * self.kept, duration_s)
+    def _seed(self, missing: int) -> None:
+        """Add requests in the middle of their answers, so that a higher load starts near its steady state."""
+        requests = in_progress(self.rng, self.lengths, self.system, missing, self.clock_s)
+        self.pool.offer(requests)
+        self._count(requests.isl, requests.osl)
+
+    def _count(self, isl: np.ndarray, osl: np.ndarray) -> None:
+        self.played_requests += len(isl)
+        self.tokens_seen["isl"] += int(isl.sum())
+        self.tokens_seen["osl"] += int(osl.sum())
+
+    def _offer(self, rate: float, duration_s: float, share: float) -> None:
+        times = arrival_times(self.rng, rate * self.kept / share, duration_s, self.burstiness, share=share)
+        times = self.clock_s + times
         isl, osl = self.lengths.sample(self.rng, len(times))
         isl = np.minimum(isl, self.system.max_context_tokens - osl)
         steps = decode_steps(osl, self.system.tokens_per_step, self.rng)
         self.pool.offer(Requests(arrival_s=times, isl=isl, osl=osl, decode_steps=steps))
-        self.played_requests += len(times)
-        self.tokens_seen["isl"] += int(isl.sum())
-        self.tokens_seen["osl"] += int(osl.sum())
+        self._count(isl, osl)
 
-    def _collect(self, until_s: float) -> dict[str, np.ndarray]:
+    def _collect(self) -> dict[str, np.ndarray]:
         done = self.pool.finished()
         self.sojourn_s += float((done["finish_s"] - done["arrival_s"]).sum())
         return done
 
     def _facts(self, rate: float, window_s: float, before: dict, after: dict, done: dict) -> Facts:
         scale = 1.0 / (self.kept * window_s)
-        ok = done["status"] == 0
+        ok = (done["status"] == 0) & (done["cached_tokens"] < done["isl"] - 1)
         ttft = (done["first_token_s"] - done["arrival_s"])[ok] * self.ttft_error
         e2e = (done["finish_s"] - done["arrival_s"])[ok]
         gaps = np.maximum(done["osl"][ok] - 1, 0)
         tpot = (done["finish_s"] - done["first_token_s"])[ok] / np.maximum(gaps, 1)
         kept_promise = (ttft <= self.slo.ttft_p95_s) & ((tpot <= self.slo.tpot_p95_s) | (gaps == 0))
         difference = {name: np.asarray(after[name]) - np.asarray(before[name]) for name in after}
-        values = self._values(difference, done, ok, scale, window_s)
+        values = self._values(difference, scale, window_s)
         values["requests_within_slo"] = float(kept_promise.sum()) * scale
         latency = {}
         number = self.journal.next_window()
@@ -148,47 +183,73 @@ class StagePool:
         self._keep_sample(number, done, ok, ttft, tpot, e2e)
         return Facts(number, rate, values, latency)
 
-    def _values(self, difference: dict, done: dict, ok: np.ndarray, scale: float, window_s: float) -> dict[str, float]:
-        """Counts and time shares of a window; `difference` holds the pool's counters over it."""
-        share = self._gpu_share()
-        busy, terms = difference["busy_s"], self._terms(difference)
-        decode_like = terms["decode"]
-        # design.md, Attribution: mixed steps' base goes to prefill and decode in proportion to their own terms
-        own = terms["prefill"] + terms["kv"]
-        input_s = terms["prefill"] + terms["mixed"] * np.divide(terms["prefill"], own, out=np.zeros_like(own), where=own > 0)
-        output_s = terms["kv"] + decode_like + terms["mixed"] - (input_s - terms["prefill"])
-        lost = float(difference["lost"])
+    def _values(self, difference: dict, scale: float, window_s: float) -> dict[str, float]:
+        """Counts and shares of a window, per instance and second; `difference` holds the pool's counters over it."""
+        share = self._gpu_share() * scale
+        computed, cached = difference["prefill_tokens"] - difference["recomputed_tokens"], difference["cached_tokens"]
+        own_input = difference["prefill_s"] + difference["pair_s"]
+        own = own_input + difference["kv_s"]
+        # design.md, Attribution: the base of mixed steps is shared in proportion to the prefill and KV terms
+        mixed_input = difference["base_s_mixed"] * np.divide(own_input, own, out=np.zeros_like(own), where=own > 0)
+        input_s = own_input + mixed_input
         return {
             "requests_arrived": float(difference["arrived"]) * scale,
             "requests_completed": float(difference["completed"]) * scale,
-            "requests_refused": float(difference["rejected"] + difference["timed_out"]) * scale,
-            "requests_lost": lost * scale,
-            "input_tokens": float(done["isl"][ok].sum()) * scale,
-            "cached_input_tokens": float(done["cached_tokens"][ok].sum()) * scale,
-            "computed_input_tokens": float(difference["prefill_tokens"].sum()) * scale,
-            "recomputed_tokens": float(difference["recomputed_tokens"].sum()) * scale,
+            "requests_refused": float(difference["rejected"] + difference["timed_out"] + difference["cancelled"])
+            * scale,
+            "requests_lost": float(difference["lost"]) * scale,
+            "input_tokens": float(computed.sum() + cached.sum()) * scale,
+            "cached_input_tokens": float(cached.sum()) * scale,
             "output_tokens": float(difference["decode_tokens"].sum()) * scale,
-            "busy": float((busy * share).sum() / (self.kept * window_s)),
-            "input_time": float((input_s * share).sum() / (self.kept * window_s)),
-            "output_time": float((output_s * share).sum() / (self.kept * window_s)),
+            "busy": float((difference["busy_s"] * share).sum()),
+            "input_time": float((input_s * share).sum()),
+            "output_time": float(((difference["busy_s"] - input_s) * share).sum()),
             "decode_sequences": float(difference["sequence_seconds"].sum()) * scale,
-            "decode_steps": float(difference["steps"].sum()) * scale,
-            "kv_tokens": float(difference["kv_token_seconds"].sum()) * scale,
             "in_system": float(difference["system_seconds"]) * scale,
-        }
-
-    def _terms(self, difference: dict) -> dict[str, np.ndarray]:
-        return {
-            "decode": difference["base_s_decode_only"],
-            "mixed": difference["base_s_mixed"],
-            "kv": difference["kv_s"],
-            "prefill": difference["prefill_s"] + difference["pair_s"],
+            **{name: joules * scale for name, joules in window_joules(self.system, difference, window_s).items()},
         }
 
     def _gpu_share(self) -> np.ndarray:
         """Share of the instance's GPUs that each worker of the pool holds, shape of the workers' counters."""
         one = [worker.gpus / self.system.gpus for worker in self.system.workers for _ in range(worker.count)]
         return np.tile(np.array(one), self.kept)
+
+    def audit(self) -> dict:
+        """Integer counts and areas of everything the pool played, after it was drained (see results/checks.py)."""
+        totals = self.pool.totals()
+        gpu, model = catalog.gpu(self.system.gpu), catalog.model(self.system.model)
+        always, _ = weight_bytes(model, self.system.precision)
+        tokens = totals["prefill_tokens"] + totals["decode_tokens"]
+        workers = [self.system.workers[kind] for kind in worker_kinds(self.system, len(tokens))]
+        gpus = np.array([worker.gpus for worker in workers])
+        split = np.array([1 if worker.data_parallel_attention else worker.gpus for worker in workers])
+        busy = np.maximum(totals["busy_s"], 1e-12)
+        return {
+            "replication": self.journal.replication,
+            "pool": self.name,
+            "instances": self.kept,
+            "windows": self.played_windows,
+            **{
+                name: totals[name]
+                for name in ("arrived", "completed", "rejected", "timed_out", "lost", "cancelled", "in_system")
+            },
+            "isl_offered": self.tokens_seen["isl"],
+            "osl_offered": self.tokens_seen["osl"],
+            "input_tokens_computed": int(totals["prefill_tokens"].sum() - totals["recomputed_tokens"].sum()),
+            "input_tokens_cached": int(totals["cached_tokens"].sum()),
+            "recomputed_tokens": int(totals["recomputed_tokens"].sum()),
+            "output_tokens": int(totals["decode_tokens"].sum()),
+            "busy_s": float(totals["busy_s"].max()),
+            "wall_s": self.clock_s,
+            "system_s": float(totals["system_seconds"]),
+            "sojourn_s": self.sojourn_s,
+            "flops_share": float(
+                (2.0 * model.params_active * tokens / (gpus * gpu.peak(self.system.precision) * busy)).max()
+            ),
+            "bandwidth_share": float(
+                (totals["steps"] * always / split / (gpu.memory_bandwidth_bytes_per_s * busy)).max()
+            ),
+        }
 
     def _keep_sample(self, number, done, ok, ttft, tpot, e2e) -> None:
         rows = np.flatnonzero(ok)

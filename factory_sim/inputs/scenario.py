@@ -94,17 +94,6 @@ class Trace(Record):
     """Times between arrivals are multiplied by this; 0.5 plays twice as fast."""
 
 
-class Arrivals(Record):
-    """Burstiness of the arrivals around their rate."""
-
-    process: Literal["poisson", "gamma", "bursty"] = "poisson"
-    """`poisson`; `gamma`: renewal process of the given `cv`; `bursty`: as measured in the workload of `like`."""
-    cv: PositiveFloat = 1.0
-    """Coefficient of variation of the gaps between arrivals (gamma only)."""
-    like: str | None = None
-    """Workload whose measured dispersion is used (bursty only), e.g. servegen_deepseek-r1."""
-
-
 class Growth(Record):
     """Demand over time, as a multiple of the starting level."""
 
@@ -151,8 +140,9 @@ class Traffic(Record):
 
     lengths: str | dict[str, Any] = "servegen_deepseek-r1"
     """Input and output lengths: a measured workload, or `{uniform: {isl: 1024, osl: 1024, low_fraction: 0.8}}`, `{fixed: {isl: .., osl: ..}}`."""
-    arrivals: Arrivals = Arrivals()
-    """Burstiness."""
+    arrivals: str | dict[str, Any] = "poisson"
+    """Burstiness of arrivals: `poisson`, a measured trace (`azure2023_conv`), `{gamma: {cv: 2}}` or
+    `{dispersion: {1: 1.4, 60: 16}, rate_per_s: 5.5}` (variance over mean of counts, by window in seconds)."""
     demand: Demand | None = None
     """Level, rhythm and growth of demand; needed unless a trace is replayed."""
     trace: Trace | None = None
@@ -199,9 +189,13 @@ class Service(Record):
     def _in_order(cls, stages: list[Stage]) -> list[Stage]:
         for earlier, later in zip(stages, stages[1:]):
             if later.from_day <= earlier.from_day:
-                raise ValueError(f"stage {later.name!r} starts on day {later.from_day:g}, not after {earlier.name!r} on day {earlier.from_day:g}")
+                raise ValueError(
+                    f"stage {later.name!r} starts on day {later.from_day:g}, not after {earlier.name!r} on day {earlier.from_day:g}"
+                )
             if earlier.from_day + earlier.change.duration_days > later.from_day:
-                raise ValueError(f"stage {later.name!r} starts before the change to {earlier.name!r} is finished (day {earlier.from_day + earlier.change.duration_days:g})")
+                raise ValueError(
+                    f"stage {later.name!r} starts before the change to {earlier.name!r} is finished (day {earlier.from_day + earlier.change.duration_days:g})"
+                )
         if stages[0].from_day != 0:
             raise ValueError(f"the first stage must start on day 0, not {stages[0].from_day:g}")
         names = [stage.name for stage in stages]
@@ -295,7 +289,9 @@ class Scenario(Record):
             for index, stage in enumerate(service.stages):
                 where = f"services.{name}.stages.{index} ({stage.name})"
                 if stage.from_day >= self.duration_days:
-                    raise ValueError(f"{where} starts on day {stage.from_day:g}, after the end of the scenario on day {self.duration_days:g}")
+                    raise ValueError(
+                        f"{where} starts on day {stage.from_day:g}, after the end of the scenario on day {self.duration_days:g}"
+                    )
                 if stage.gpus > self.site.gpus:
                     raise ValueError(f"{where} has {stage.gpus} GPUs; the site holds {self.site.gpus}")
         return self

@@ -212,43 +212,77 @@ def serving_system(
         raise ProfileError(f"precision '{precision}' is not known{closest(precision, PRECISIONS)}")
     effects = profiles.effects(folder)
     date = _software_date(effects, spec.name, hardware.name, settings.name, as_of)
-    workers, parameters = [], {}
-    for worker in layout.workers:
-        keys = worker_keys(spec.name, hardware.name, settings.name, precision, worker, speculation, date, origin)
-        parameters[worker.role] = effects.parameters(keys)
-        workers.append(
-            _worker(
-                spec,
-                hardware,
-                precision,
-                worker,
-                settings,
-                parameters[worker.role],
-                speculation,
-                max_sequences,
-                max_batched_tokens,
-                kv_cache_tokens,
-            )
+    parameters = {
+        worker.role: effects.parameters(
+            worker_keys(spec.name, hardware.name, settings.name, precision, worker, speculation, date, origin)
         )
-    first, last = layout.workers[0], layout.workers[-1]
-    front = parameters[last.role]
-    facts = worker_facts(spec.name, hardware.name, precision, first)
-    in_flight = (
-        concurrency or sum(worker.max_sequences * worker.count for worker in workers if worker.role != "prefill") / 4
+        for worker in layout.workers
+    }
+    return assemble(
+        spec.name,
+        hardware.name,
+        settings.name,
+        precision,
+        layout,
+        parameters,
+        speculation=speculation,
+        concurrency=concurrency,
+        max_sequences=max_sequences,
+        max_batched_tokens=max_batched_tokens,
+        kv_cache_tokens=kv_cache_tokens,
     )
+
+
+def assemble(
+    model: str,
+    gpu: str,
+    engine: str,
+    precision: str,
+    layout: Layout,
+    parameters: dict[str, np.ndarray],
+    *,
+    speculation: str = "none",
+    concurrency: float | None = None,
+    max_sequences: int | None = None,
+    max_batched_tokens: int | None = None,
+    kv_cache_tokens: int | None = None,
+) -> ServingSystem:
+    """Return one instance from given parameters of each role (`step_time.PARAMETERS`); names as in the catalogue.
+
+    Raises CapacityError where the weights leave no room for KV cache.
+    """
+    spec, settings = catalog.model(model), profiles.engine(engine)
+    workers = tuple(
+        _worker(
+            spec,
+            catalog.gpu(gpu),
+            precision,
+            worker,
+            settings,
+            parameters[worker.role],
+            speculation,
+            max_sequences,
+            max_batched_tokens,
+            kv_cache_tokens,
+        )
+        for worker in layout.workers
+    )
+    first, front = layout.workers[0], parameters[layout.workers[-1].role]
+    facts = worker_facts(model, gpu, precision, first)
+    in_flight = concurrency or sum(one.max_sequences * one.count for one in workers if one.role != "prefill") / 4
+    shape = "-".join(f"{worker.count}x{worker.name}" for worker in layout.workers)
     return ServingSystem(
-        name=f"{spec.name} {hardware.name} {settings.name} {precision} {_layout_name(parallelism, layout)}"
-        + (f" {speculation}" if speculation != "none" else ""),
-        gpu=hardware.name,
+        name=f"{model} {gpu} {engine} {precision} {shape}" + (f" {speculation}" if speculation != "none" else ""),
+        gpu=gpu,
         gpus=layout.gpus,
-        workers=tuple(workers),
-        tokens_per_step=float(front[step_time.INDEX["acceptance"]]) if speculation != "none" else 1.0,
+        workers=workers,
+        tokens_per_step=max(1.0, float(front[step_time.INDEX["acceptance"]])) if speculation != "none" else 1.0,
         kv_transfer_s_per_token=float(front[step_time.INDEX["handoff"]] * facts.handoff_s / first.gpus)
         if layout.pooled
         else 0.0,
         request_overhead_s=float(step_time.request_s(front, in_flight)),
         max_context_tokens=spec.max_context_tokens,
-        profile=profile_name(spec.name, hardware.name, settings.name, precision),
+        profile=profile_name(model, gpu, engine, precision),
     )
 
 
@@ -260,10 +294,6 @@ def profile_name(model: str, gpu: str, engine: str, precision: str) -> str:
 def tokens_per_sequence(speculation: str) -> int:
     """Tokens that a sequence puts into a step: itself and three drafted ones to verify with multi-token prediction."""
     return 4 if speculation != "none" else 1
-
-
-def _layout_name(given: str | Layout, layout: Layout) -> str:
-    return given if isinstance(given, str) else "-".join(f"{w.count}x{w.name}" for w in layout.workers)
 
 
 def _software_date(effects: profiles.Effects, model: str, gpu: str, engine: str, as_of: str | None) -> str:

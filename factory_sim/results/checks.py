@@ -40,7 +40,11 @@ def _tokens_played(audits: pd.DataFrame) -> dict:
     output = (audits["output_tokens"] == audits["osl_offered"]).all()
     inputs = (audits["input_tokens_computed"] + audits["input_tokens_cached"] == audits["isl_offered"]).all()
     total = int(audits["output_tokens"].sum())
-    return _result("tokens_conserved", output and inputs, f"{total:,} output tokens: of the requests = of the replicas; input = computed + cached")
+    return _result(
+        "tokens_conserved",
+        output and inputs,
+        f"{total:,} output tokens: of the requests = of the replicas; input = computed + cached",
+    )
 
 
 def _time(audits: pd.DataFrame) -> dict:
@@ -76,7 +80,9 @@ def _demand(windows: pd.DataFrame) -> dict:
 def _gpus(scenario: Scenario, windows: pd.DataFrame) -> dict:
     held = windows.groupby(["replication", "start_s", "end_s"])["gpus"].sum()
     most = float(held.max())
-    return _result("gpus_within_site", most <= scenario.site.gpus + ROUNDING, f"at most {most:.0f} of {scenario.site.gpus} GPUs")
+    return _result(
+        "gpus_within_site", most <= scenario.site.gpus + ROUNDING, f"at most {most:.0f} of {scenario.site.gpus} GPUs"
+    )
 
 
 def _energy(scenario: Scenario, windows: pd.DataFrame) -> dict:
@@ -84,7 +90,11 @@ def _energy(scenario: Scenario, windows: pd.DataFrame) -> dict:
     error = abs(facility / (it * scenario.site.pue) - 1) if it else 0.0
     parts = windows["input_energy_j"].sum() + windows["output_energy_j"].sum() + windows["idle_energy_j"].sum()
     split = abs(parts / windows["gpu_energy_j"].sum() - 1) if parts else 0.0
-    return _result("energy_closes", max(error, split) <= 1e-9, f"IT x PUE = facility within {error:.1e}; parts = whole within {split:.1e}")
+    return _result(
+        "energy_closes",
+        max(error, split) <= 1e-9,
+        f"IT x PUE = facility within {error:.1e}; parts = whole within {split:.1e}",
+    )
 
 
 def _double_entry(postings: pd.DataFrame) -> dict:
@@ -92,4 +102,8 @@ def _double_entry(postings: pd.DataFrame) -> dict:
     credits = postings.groupby("credit", observed=True)["amount_nusd"].sum().sum()
     unnamed = int((postings["price_row"].astype(str) == "").sum())
     detail = f"{len(postings):,} postings: debits = credits to the nano-dollar; each names its price row"
-    return _result("double_entry", int(debits) == int(credits) and unnamed == 0, detail if not unnamed else f"{unnamed} postings name no price")
+    return _result(
+        "double_entry",
+        int(debits) == int(credits) and unnamed == 0,
+        detail if not unnamed else f"{unnamed} postings name no price",
+    )

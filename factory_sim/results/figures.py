@@ -120,16 +120,34 @@ def _with_all(table: pd.DataFrame) -> pd.DataFrame:
 def by_replication(tables: dict[str, pd.DataFrame], mark: Mark) -> pd.DataFrame:
     """Figures of every (window, service) in each replication: window, service, replication, figure, value."""
     windows = tables["windows"]
-    windows = windows.assign(busy_gpu_hours=windows["busy_fraction"] * (windows["gpu_hours"] - windows["gpu_hours_down"]))
+    windows = windows.assign(
+        busy_gpu_hours=windows["busy_fraction"] * (windows["gpu_hours"] - windows["gpu_hours_down"])
+    )
     sums = mark(windows).groupby(KEYS, sort=False)[list(SUMS)].sum()
-    money = mark(money_by_window(tables["postings"])).groupby(KEYS, sort=False)[["revenue", "cost"]].sum().reindex(sums.index).fillna(0.0)
+    money = (
+        mark(money_by_window(tables["postings"]))
+        .groupby(KEYS, sort=False)[["revenue", "cost"]]
+        .sum()
+        .reindex(sums.index)
+        .fillna(0.0)
+    )
     latency = percentiles(tables["latency"], mark(tables["weights"])).reindex(sums.index)
     output, paid = _positive(sums["output_tokens"]), _positive(sums["gpu_hours"])
-    counts = ("output_tokens", "input_tokens", "cached_input_tokens", "requests_arrived", "requests_completed", "requests_turned_away", "requests_lost")
+    counts = (
+        "output_tokens",
+        "input_tokens",
+        "cached_input_tokens",
+        "requests_arrived",
+        "requests_completed",
+        "requests_turned_away",
+        "requests_lost",
+    )
     wide = pd.DataFrame(
         {
             "cost_per_million_output_tokens": MILLION * money["cost"] / output,
-            "cost_per_million_tokens": MILLION * money["cost"] / _positive(sums["output_tokens"] + sums["input_tokens"]),
+            "cost_per_million_tokens": MILLION
+            * money["cost"]
+            / _positive(sums["output_tokens"] + sums["input_tokens"]),
             "revenue": money["revenue"],
             "cost": money["cost"],
             "margin": money["revenue"] - money["cost"],
@@ -217,7 +235,9 @@ def _trust(marked: pd.DataFrame) -> dict[tuple[str, str], str]:
 
 def _ratios(per_replication: pd.DataFrame) -> pd.DataFrame:
     """Ratios of the last to the first week and stage, computed within each replication, then banded."""
-    wide = per_replication[per_replication["service"] == "all"].pivot(index="replication", columns=["figure", "window"], values="value")
+    wide = per_replication[per_replication["service"] == "all"].pivot(
+        index="replication", columns=["figure", "window"], values="value"
+    )
     weeks = [window for window in dict.fromkeys(per_replication["window"]) if str(window).startswith("week_")]
     stages = [window for window in dict.fromkeys(per_replication["window"]) if str(window).startswith("stage_")]
     cost, revenue, tokens = (wide[name] for name in ("cost_per_million_output_tokens", "revenue", "output_tokens"))

@@ -7,7 +7,9 @@ from factory_sim.inputs.scenario import Demand, Growth
 from factory_sim.units import WEEK_S
 
 
-def latent_rate(demand: Demand, level_per_s: float, relative_rate: float, forecast_drift: float, time_s: float, price_index: float) -> float:
+def latent_rate(
+    demand: Demand, level_per_s: float, relative_rate: float, forecast_drift: float, time_s: float, price_index: float
+) -> float:
     """Latent demand (requests/s) at `time_s` from the start: level x rhythm x growth x forecast error x price answer.
 
     `relative_rate` is the rhythm's mean over the interval, `forecast_drift` the replication's drift of log demand a

@@ -10,7 +10,9 @@ from factory_sim.inputs.scenario import Stage
 from factory_sim.units import DAY_S, HOUR_S, MINUTE_S
 
 
-def rollout(env: simpy.Environment, fleet: Fleet, before: Stage, stage: Stage, journal: Journal, service: str, interval_s: float):
+def rollout(
+    env: simpy.Environment, fleet: Fleet, before: Stage, stage: Stage, journal: Journal, service: str, interval_s: float
+):
     """Move the GPUs of one stage to the next, one batch an interval, each out of service for the change's downtime."""
     yield env.timeout(stage.from_day * DAY_S - env.now)
     start_s = env.now
@@ -18,7 +20,9 @@ def rollout(env: simpy.Environment, fleet: Fleet, before: Stage, stage: Stage, j
     old, new = fleet.up[before.name], stage.gpus // new_size
     batches = max(round(stage.change.duration_days * DAY_S / interval_s), 1)
     downtime_s = stage.change.downtime_minutes * MINUTE_S
-    journal.note(env.now, "stage_begins", f"{service}.{stage.name}", stage.change.kind, f"{stage.gpus} GPUs in {batches} batches")
+    journal.note(
+        env.now, "stage_begins", f"{service}.{stage.name}", stage.change.kind, f"{stage.gpus} GPUs in {batches} batches"
+    )
     returned = before.gpus - stage.gpus  # given back before any is changed; negative where GPUs are added
     spare, moved, begun = max(-returned, 0), 0, 0
     if spare:
@@ -37,7 +41,13 @@ def rollout(env: simpy.Environment, fleet: Fleet, before: Stage, stage: Stage, j
         if batch < batches:
             yield env.timeout(start_s + batch * interval_s - env.now)
     yield env.timeout(downtime_s)
-    journal.note(env.now, "stage_complete", f"{service}.{stage.name}", stage.change.kind, f"after {(env.now - start_s) / HOUR_S:.1f} h")
+    journal.note(
+        env.now,
+        "stage_complete",
+        f"{service}.{stage.name}",
+        stage.change.kind,
+        f"after {(env.now - start_s) / HOUR_S:.1f} h",
+    )
 
 
 def _come_up(env: simpy.Environment, fleet: Fleet, stage: str, instances: int, size: int, downtime_s: float):

@@ -1,0 +1,73 @@
+"""Play a scenario from start to figures: `run(scenario) -> Run`. Nothing is printed or written here."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pandas as pd
+from joblib import Parallel, delayed
+
+from factory_sim import __version__
+from factory_sim.engine.journal import tables as journal_tables
+from factory_sim.engine.resolve import resolve
+from factory_sim.engine.simulate import simulate
+from factory_sim.inputs.overrides import scenario_yaml
+from factory_sim.inputs.provenance import digest, provenance
+from factory_sim.inputs.scenario import Scenario
+from factory_sim.ledger.postings import post
+from factory_sim.results.checks import check
+from factory_sim.results.figures import figures, series
+
+SCHEMA = "factory_sim.summary/1"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: the scenario, its tables, its summary and where its inputs came from."""
+
+    scenario: Scenario
+    scenario_yaml: str
+    provenance: dict
+    tables: dict[str, pd.DataFrame]
+    """windows, postings, series, latency, weights, requests, events, audits."""
+    summary: dict
+    """The content of summary.json."""
+
+    @property
+    def figures(self) -> pd.DataFrame:
+        """Figures as a table: figure, window, service, value, low, high, unit, trust."""
+        return pd.DataFrame(self.summary["figures"])
+
+
+def run(scenario: Scenario, *, progress: Callable[[str], None] = lambda message: None, threads: int = 2) -> Run:
+    """Play all replications of `scenario`, price them, check the laws and return the run.
+
+    `progress` receives short messages. Raises ScenarioError, ProfileError, CapacityError or PriceError before anything
+    is played if the scenario cannot be.
+    """
+    progress(f"{scenario.name}: load-testing every stage")
+    services = resolve(scenario)
+    count = scenario.simulation.replications
+    progress(f"{scenario.name}: playing {count} replications of {scenario.duration_days:g} days")
+    play = delayed(simulate)
+    journals = Parallel(n_jobs=min(threads, count), prefer="threads")(
+        play(scenario, services, replication) for replication in range(count)
+    )
+    tables = journal_tables(journals)
+    played = int(tables["audits"]["arrived"].sum()) + sum(s.curve.requests_played for r in services for s in r.stages)
+    progress(f"{scenario.name}: {played:,} requests played; pricing and checking")
+    tables["postings"] = post(tables["windows"], scenario)
+    tables["series"] = series(tables)
+    found = figures(tables)
+    summary = {
+        "schema": SCHEMA,
+        "scenario": {
+            "name": scenario.name,
+            "digest": digest(scenario),
+            "seed": scenario.seed,
+            "version": __version__,
+        },
+        "figures": found.to_dict("records"),
+        "checks": check(scenario, tables),
+    }
+    profiles = {s.system.name: s.system.profile for service in services for s in service.stages}
+    return Run(scenario, scenario_yaml(scenario), provenance(scenario, profiles), tables, summary)

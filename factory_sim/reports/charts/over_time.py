@@ -1,0 +1,229 @@
+"""A run over time: money, latency against the promise, demand and what became of it.
+
+The frame of all charts here is `series`: start_s, end_s, figure, service, value, low, high, unit; one row an
+interval, the band empty where none is known. `stages` has name, start_s, end_s, label.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from factory_sim.reports.charts import style as look
+from factory_sim.reports.formatting import format_value, unit_label
+from factory_sim.units import DAY_S, HOUR_S, MINUTE_S, WEEK_S
+
+PERCENTILES = {"p50": (look.BLUE, "-"), "p95": (look.RED, (0, (5, 1.5))), "p99": (look.BLACK, (0, (1, 1)))}
+
+
+def plot_figure(
+    series: pd.DataFrame, figure: str, ax: Axes, *, scale: look.TimeScale, color: str = look.BLUE, linestyle="-",
+    log: bool = False,
+) -> Axes:  # fmt: skip
+    """Draw one figure over time with its band; its last value is written beside it."""
+    frame = series[series.figure == figure]
+    look.draw_steps(ax, frame, scale, color=color, linestyle=linestyle)
+    known = frame.dropna(subset=["value"])
+    unit = frame.unit.iloc[0] if len(frame) else ""
+    look.value_axis(ax, unit, frame[["value", "low", "high"]].to_numpy(float).ravel(), log=log)
+    if len(known):
+        last = known.sort_values("start_s", kind="stable").value.iloc[-1]
+        look.end_labels(ax, [(last, format_value(last, unit), color)])
+    return ax
+
+
+def money_chart(
+    series: pd.DataFrame, stages: pd.DataFrame | None = None, *, title: str = "", subtitle: str = "", footnote: str = ""
+) -> Figure:
+    """Cost per million output tokens (logarithmic if it falls more than threefold), revenue and margin over time.
+
+    The panel of money holds `revenue`, `cost` and `margin` per interval. Series of one service only.
+    """
+    with look.style():
+        title = title or "What a million tokens cost, and what they earned"
+        sheet, scale = _sheet(series, [1.75, 1.75, 1.3], stages, title, subtitle, footnote)
+        cost, money, margin = sheet.panels
+        spread = series[series.figure == "cost_per_million_output_tokens"].value
+        wide = spread.max() > 3 * spread.min() > 0
+        plot_figure(series, "cost_per_million_output_tokens", cost, scale=scale, log=bool(wide))
+        look.panel_title(cost, "Cost per million output tokens")
+        cost.set_ylabel("USD / M tokens" + (", log" if wide else ""))
+
+        per = interval_label(series[series.figure == "revenue"])
+        labels = _lines(money, series, {"revenue": ("revenue", look.GREEN, "-"),
+                                        "cost": ("cost", look.RED, (0, (5, 1.5)))}, scale)  # fmt: skip
+        look.panel_title(money, "Revenue and cost")
+        money.set_ylabel(f"USD per {per}")
+        look.end_labels(money, labels)
+
+        plot_figure(series, "margin", margin, scale=scale, color=look.BLACK)
+        margin.axhline(0, color=look.FAINT, linewidth=0.8)
+        look.panel_title(margin, "Margin (revenue less cost)")
+        margin.set_ylabel(f"USD per {per}")
+    return sheet.figure
+
+
+def plot_latency(
+    series: pd.DataFrame, metric: str, ax: Axes, *, scale: look.TimeScale, promises: Mapping[str, float] | None = None
+) -> Axes:
+    """Draw p50, p95 and p99 of `metric` ("ttft" or "tpot") over time on a logarithmic axis, with the promised limit.
+
+    promises: limit in seconds by figure, e.g. {"ttft_p95": 15.0}.
+    """
+    limits = {name: limit for name, limit in (promises or {}).items() if name.startswith(f"{metric}_")}
+    lines = {f"{metric}_{p}": (p, color, dash) for p, (color, dash) in PERCENTILES.items()}
+    _lines(ax, series, lines, scale)
+    shown = series[series.figure.isin(list(lines))]
+    values = [*shown[["value", "low", "high"]].to_numpy(float).ravel(), *limits.values()]
+    look.value_axis(ax, "s", values, log=True)
+    labels = []
+    for name, (p, color, _) in lines.items():
+        last = _last(series, name)
+        if last is not None:
+            labels.append((last, f"{p}  {format_value(last, 's')}", color))
+    for name, limit in limits.items():
+        ax.axhline(limit, color=look.RED, linewidth=2.4, alpha=0.35, zorder=1)
+        text = f"promise: {name.removeprefix(metric + '_')} within {format_value(limit, 's', exact=True)}"
+        ax.annotate(text, (0, limit), (4, 2.5), xycoords=("axes fraction", "data"), textcoords="offset points",
+                    size=6.8, color=look.RED, ha="left", va="bottom", zorder=5, bbox=_halo())  # fmt: skip
+    look.end_labels(ax, labels)
+    ax.set_ylabel("seconds, log scale")
+    return ax
+
+
+def latency_chart(
+    series: pd.DataFrame,
+    stages: pd.DataFrame | None = None,
+    promises: Mapping[str, float] | None = None,
+    *,
+    title: str = "",
+    subtitle: str = "",
+    footnote: str = "",
+) -> Figure:
+    """TTFT and TPOT (p50, p95, p99) over time against the promise."""
+    with look.style():
+        title = title or "How fast tokens arrived"
+        sheet, scale = _sheet(series, [2.1, 2.1], stages, title, subtitle, footnote, right_in=0.95)
+        names = ("Time to first token (TTFT)", "Time per output token after the first (TPOT)")
+        for ax, metric, name in zip(sheet.panels, ("ttft", "tpot"), names):
+            plot_latency(series, metric, ax, scale=scale, promises=promises)
+            look.panel_title(ax, name)
+    return sheet.figure
+
+
+def plot_traffic(series: pd.DataFrame, ax: Axes, *, scale: look.TimeScale) -> Axes:
+    """Draw requests served, turned away on top of them, those that arrived and (if given) all that were wanted."""
+    served, away = (series[series.figure == name] for name in ("requests_completed", "requests_turned_away"))
+    x, value, low, high = look.steps(served, scale)
+    top = value
+    ax.fill_between(x, 0, value, color=look.SKY, alpha=0.55, linewidth=0, zorder=2)
+    ax.fill_between(x, low, high, color=look.BLUE, alpha=0.3, linewidth=0, zorder=3)
+    ax.plot(x, value, color=look.BLUE, linewidth=1.4, zorder=4)
+    if len(away) == len(served):
+        top = value + look.steps(away, scale)[1]
+        ax.fill_between(x, value, top, facecolor="white", edgecolor=look.RED, hatch="////", linewidth=0, zorder=2)
+    for name, color, dash in (("requests_arrived", look.RED, "-"), ("demand", look.BLACK, (0, (1, 1.2)))):
+        frame = series[series.figure == name]
+        look.draw_steps(ax, frame, scale, color=color, linestyle=dash, width=1.2, alpha=0.13)
+    names = ["requests_completed", "requests_arrived", "demand"]
+    shown = series[series.figure.isin(names)]
+    look.value_axis(ax, "requests", [*shown[["value", "high"]].to_numpy(float).ravel(), *top])
+    return ax
+
+
+def traffic_chart(
+    series: pd.DataFrame, stages: pd.DataFrame | None = None, *, title: str = "", subtitle: str = "", footnote: str = ""
+) -> Figure:
+    """Requests wanted, arrived, served and turned away over time; below, output tokens per second from each GPU or
+    the output tokens themselves, and how much of the fleet was busy."""
+    present = set(series.figure)
+    with look.style():
+        extra = [name for name in ("output_tokens", "utilisation") if name in present]
+        title = title or "Demand, served and turned away"
+        sheet, scale = _sheet(series, [2.3, *[1.15] * len(extra)], stages, title, subtitle, footnote)
+        traffic = sheet.panels[0]
+        plot_traffic(series, traffic, scale=scale)
+        look.panel_title(traffic, "Requests")
+        traffic.set_ylabel(f"requests per {interval_label(series[series.figure == 'requests_completed'])}")
+        _traffic_legend(traffic, present)
+        for ax, name in zip(sheet.panels[1:], extra):
+            plot_figure(series, name, ax, scale=scale)
+            look.panel_title(ax, {"output_tokens": "Output tokens", "utilisation": "Utilisation of the GPUs"}[name])
+            per = interval_label(series[series.figure == name])
+            ax.set_ylabel(f"tokens per {per}" if name == "output_tokens" else "share of GPU time")
+    return sheet.figure
+
+
+def interval_label(frame: pd.DataFrame) -> str:
+    """Return what one interval of a series is: "hour", "6 h", "day", "week", or "interval" where they differ."""
+    if frame.empty:
+        return "interval"
+    widths = np.round((frame.end_s - frame.start_s).to_numpy(float))
+    width = float(np.median(widths))
+    if (np.abs(widths - width) > 0.01 * width).sum() > 1:
+        return "interval"
+    for unit_s, name, short in ((WEEK_S, "week", "weeks"), (DAY_S, "day", "days"), (HOUR_S, "hour", "h"),
+                                (MINUTE_S, "minute", "min")):  # fmt: skip
+        if width >= unit_s and abs(width / unit_s - round(width / unit_s)) < 1e-6:
+            many = round(width / unit_s)
+            return name if many == 1 else f"{many} {short}"
+    return format_value(width, "s", exact=True)
+
+
+def _sheet(series, heights, stages, title, subtitle, footnote, right_in: float = 0.8) -> tuple:
+    """The panels of a chart over time, with time axis and stages; and their time scale."""
+    start_s, end_s = (float(series.start_s.min()), float(series.end_s.max())) if len(series) else (0.0, DAY_S)
+    scale, left_in = look.time_scale(end_s - start_s), 0.72
+    marked = look.stages_on(stages, scale, start_s, end_s, look.WIDTH_IN - left_in - right_in)
+    note = "\n".join(filter(None, [marked.key, footnote]))
+    lines = max((text.count("\n") + 1 for text in marked.texts), default=0)
+    sheet = look.sheet(heights, title=title, subtitle=subtitle, footnote=note, left_in=left_in, right_in=right_in,
+                       top_in=0.08 + 0.11 * lines if lines else 0.0)  # fmt: skip
+    for ax in sheet.panels:
+        look.time_axis(ax, scale, start_s, end_s)
+        if ax is not sheet.panels[-1]:
+            ax.set_xlabel("")
+    look.mark_stages(sheet.panels, marked)
+    return sheet, scale
+
+
+def _lines(ax: Axes, series: pd.DataFrame, lines: Mapping[str, tuple], scale) -> list[tuple[float, str, str]]:
+    """Draw several figures in one panel, name by (label, colour, style); return their end labels."""
+    labels = []
+    for name, (label, color, dash) in lines.items():
+        look.draw_steps(ax, series[series.figure == name], scale, color=color, linestyle=dash)
+        last = _last(series, name)
+        if last is not None:
+            unit = series[series.figure == name].unit.iloc[0]
+            said = f" {unit_label(unit)}".rstrip()
+            labels.append((last, f"{label}\n{format_value(last, unit)}{said}", color))
+    shown = series[series.figure.isin(list(lines))]
+    if len(shown):
+        look.value_axis(ax, shown.unit.iloc[0], shown[["value", "low", "high"]].to_numpy(float).ravel())
+    return labels
+
+
+def _last(series: pd.DataFrame, figure: str) -> float | None:
+    known = series[(series.figure == figure) & series.value.notna()]
+    return float(known.sort_values("start_s", kind="stable").value.iloc[-1]) if len(known) else None
+
+
+def _traffic_legend(ax: Axes, present: set[str]) -> None:
+    dotted = dict(linestyle=(0, (1, 1.2)), linewidth=1.2)
+    handles = [
+        (Patch(facecolor=look.SKY, alpha=0.55, edgecolor=look.BLUE), "served", "requests_completed"),
+        (Patch(facecolor="white", edgecolor=look.RED, hatch="////"), "turned away", "requests_turned_away"),
+        (Line2D([], [], color=look.RED, linewidth=1.2), "arrived", "requests_arrived"),
+        (Line2D([], [], color=look.BLACK, **dotted), "wanted, had nothing limited it", "demand"),
+    ]
+    chosen = [(handle, name) for handle, name, figure in handles if figure in present]
+    ax.legend(*zip(*chosen), loc="lower right", bbox_to_anchor=(1.0, 0.985), ncols=len(chosen), handlelength=1.9,
+              columnspacing=1.2, borderaxespad=0.2)  # fmt: skip
+
+
+def _halo() -> dict:
+    return dict(boxstyle="square,pad=0.1", facecolor="white", edgecolor="none", alpha=0.75)

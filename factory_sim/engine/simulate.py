@@ -88,7 +88,7 @@ def serve(
                 service, stage, pools[stage], start_s, end_s, up, down_gpus, rate, journal, scenario.site.pue
             )
             row |= {
-                "price_index": price_index,
+                "price_multiplier": price_index,
                 "granted_requests": rate * up * (end_s - start_s),
                 "latent_requests": latent * (end_s - start_s) * (share if tested else 1.0 / len(counts)),
                 "requests_lost_waiting": lost * (share if tested else 1.0 / len(counts)),

@@ -282,6 +282,8 @@ def assemble(
         else 0.0,
         request_overhead_s=float(step_time.request_s(front, in_flight)),
         max_context_tokens=spec.max_context_tokens,
+        model=spec.name,
+        precision=precision,
         profile=profile_name(model, gpu, engine, precision),
     )
 
@@ -339,6 +341,8 @@ def _worker(
         role=layout.role,
         count=layout.count,
         gpus=layout.gpus,
+        expert_parallel=layout.expert_parallel,
+        data_parallel_attention=layout.data_parallel_attention,
         step=StepCosts(
             base_s=step_time.base_s(facts, parameters, tokens, verify, limit),
             kv_s=float(step_time.kv_cost(facts, parameters)),

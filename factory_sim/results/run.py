@@ -13,9 +13,11 @@ from factory_sim.engine.simulate import simulate
 from factory_sim.inputs.overrides import scenario_yaml
 from factory_sim.inputs.provenance import digest, provenance
 from factory_sim.inputs.scenario import Scenario
+from factory_sim.ledger.bands import draw_prices
 from factory_sim.ledger.postings import post
 from factory_sim.results.checks import check
 from factory_sim.results.figures import figures, series
+from factory_sim.streams import stream
 
 SCHEMA = "factory_sim.summary/1"
 
@@ -55,7 +57,7 @@ def run(scenario: Scenario, *, progress: Callable[[str], None] = lambda message:
     tables = journal_tables(journals)
     played = int(tables["audits"]["arrived"].sum()) + sum(s.curve.requests_played for r in services for s in r.stages)
     progress(f"{scenario.name}: {played:,} requests played; pricing and checking")
-    tables["postings"] = post(tables["windows"], scenario)
+    tables["postings"] = _postings(scenario, tables["windows"])
     tables["series"] = series(tables)
     found = figures(tables)
     summary = {
@@ -71,3 +73,14 @@ def run(scenario: Scenario, *, progress: Callable[[str], None] = lambda message:
     }
     profiles = {s.system.name: s.system.profile for service in services for s in service.stages}
     return Run(scenario, scenario_yaml(scenario), provenance(scenario, profiles), tables, summary)
+
+
+def _postings(scenario: Scenario, windows: pd.DataFrame) -> pd.DataFrame:
+    """Price every replication with its own draw of the uncertain prices."""
+    gpus, services = sorted(set(windows["gpu"])), list(scenario.services)
+    priced = []
+    for replication, rows in windows.groupby("replication", sort=True):
+        rng = stream(scenario.seed, "prices", f"replication {replication}")
+        terms = draw_prices(scenario.money, rng, gpus=gpus, services=services)
+        priced.append(post(rows, terms, start=scenario.start))
+    return pd.concat(priced, ignore_index=True)

@@ -1,0 +1,354 @@
+"""What a scenario says about money: how capacity is paid for, what tokens are sold at, and under which promises.
+
+Only records; the ledger reads them. All prices name their currency; taxes are left out everywhere.
+"""
+
+from datetime import date
+from typing import Annotated, Literal
+
+from pydantic import Discriminator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Tag, model_validator
+
+from factory_sim.inputs.prices import ExchangeRate, PriceRef, Quote
+from factory_sim.records import Record
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+RentBasis = Literal[
+    "rental", "hyperscaler_own", "neocloud_own", "on_demand", "reserved_1yr", "reserved_3yr", "spot", "contract_1yr",
+    "operator",
+]  # fmt: skip
+
+
+class Rent(Record):
+    """Pay by the GPU-hour. The rate contains power, cooling, host and network, so energy is a memo line."""
+
+    kind: Literal["rent"] = "rent"
+    basis: RentBasis = "rental"
+    """Which published rate: ``rental`` (market rent; 3-year contract in the vintages of 2026-04 and 2026-06),
+    ``hyperscaler_own`` or ``neocloud_own`` (published all-in cost of ownership per GPU-hour, 4-year life),
+    ``on_demand``, ``reserved_1yr``, ``reserved_3yr`` (list prices), ``spot`` and ``contract_1yr`` (market indices),
+    ``operator`` (what an operator assumed)."""
+    vintage: str = "2026-07"
+    """Vintage of the table: 2026-04, 2026-06, 2026-07, or a year or date that the basis holds; never mixed."""
+    prices: dict[str, tuple[Quote, ...]] = Field(default_factory=dict)
+    """Own prices by GPU, USD/GPU-h or another currency; several dated ones are a path without gap or overlap."""
+    upfront: Fraction = 0.0
+    """Part of the whole term's rent that is paid on the first day (cash flow only, the cost is spread)."""
+    term_years: NonNegativeFloat = 0.0
+    """Length of the commitment, years; 0 means none. GPUs that leave before its end cost the rest of the term."""
+    elapsed_years: NonNegativeFloat = 0.0
+    """Part of the term that had passed when the scenario starts, for GPUs that are there from the start."""
+
+
+class Own(Record):
+    """Buy the machines. Power, site, staff and upkeep come as lines of their own."""
+
+    kind: Literal["own"] = "own"
+    server: dict[str, PriceRef] = Field(default_factory=dict)
+    """Price of one GPU with its server, by GPU, USD/GPU; else the newest published price of the GPU and a host."""
+    network: PriceRef = "network_capex/gpu"
+    """Scale-out network, USD/GPU."""
+    storage: PriceRef = "storage_capex/gpu"
+    """Storage, USD/GPU."""
+    facility: PriceRef = "capex_per_mw_facility/ai-optimised-data-centre/2026-06"
+    """Shell, power and cooling, USD/MW of IT power; not used with a colocation price."""
+    colocation: PriceRef | None = None
+    """Rent of space and power capacity instead of an own facility, USD/kW-month of IT nameplate power."""
+    life_years: PositiveFloat = 5.0
+    """Economic life of servers, network and storage, years (facility.csv: 3 to 7; large operators book 5 to 6)."""
+    facility_life_years: PositiveFloat = 14.0
+    """Economic life of the facility, years."""
+    residual_fraction: Fraction = 0.1
+    """Part of the server price left at the end of its life (assumptions.csv: residual_value/servers)."""
+    cost_of_capital_per_year: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Weighted cost of capital, 1/year (assumptions.csv: cost_of_capital/operator)."""
+    method: Literal["annuity", "straight_line"] = "annuity"
+    """``annuity``: equal yearly payments that repay price less residual with interest. ``straight_line``: depreciation
+    only; the cost of capital then shows in NPV alone."""
+    age_years: dict[str, NonNegativeFloat] = Field(default_factory=dict)
+    """Age of the machines that are there from the start, by GPU, years; new without an entry."""
+    resale_fraction: Fraction = 0.7
+    """Part of the book value that machines fetch when they leave early; the rest is written off (assumptions.csv)."""
+    maintenance: PriceRef | None = None
+    """Support and spares, USD/GPU-year; without it a share of the purchase price."""
+    maintenance_fraction_per_year: Fraction = 0.03
+    """Support and spares as a share of the purchase price of servers and network, 1/year (assumptions.csv)."""
+
+
+def _kind(terms: object) -> str:
+    """``rent`` unless the terms say otherwise."""
+    return terms.get("kind", "rent") if isinstance(terms, dict) else getattr(terms, "kind", "rent")
+
+
+Compute = Annotated[Annotated[Rent, Tag("rent")] | Annotated[Own, Tag("own")], Discriminator(_kind)]
+
+
+class TariffPeriod(Record):
+    """Hours of the week with an energy price of their own."""
+
+    from_hour: Annotated[float, Field(ge=0, lt=24)]
+    """First hour of the day, scenario time zone."""
+    until_hour: Annotated[float, Field(gt=0, le=24)]
+    """Hour at which the period ends; smaller than from_hour means over midnight."""
+    weekdays: tuple[Annotated[int, Field(ge=0, le=6)], ...] = (0, 1, 2, 3, 4, 5, 6)
+    """Days on which it starts, Monday is 0."""
+    price: PriceRef
+    """Price of energy in the period, USD/kWh."""
+
+
+class Energy(Record):
+    """Electricity at the meter."""
+
+    price: PriceRef = "electricity_price_industrial/us-oh/2025-04"
+    """Price of energy, USD/kWh: a quote or a row of facility.csv."""
+    periods: tuple[TariffPeriod, ...] = ()
+    """Hours with another price; the first that fits applies."""
+    demand_charge: PriceRef | None = None
+    """Price of the highest interval of each month, USD/kW-month."""
+    billed: bool | None = None
+    """Whether energy is a cost. Without a value: yes for owned machines, no (memo line) where the rent contains it."""
+
+
+class Carbon(Record):
+    """Emissions of the electricity used."""
+
+    intensity: PriceRef = "carbon_intensity/united-states/2023"
+    """Lifecycle intensity, gCO2e/kWh."""
+    price: PriceRef | None = None
+    """Price of emissions, USD/t; without one the tonnes are reported only."""
+
+
+class FixedCost(Record):
+    """A cost per month that no quantity drives: a team, a contract, a licence for the site."""
+
+    name: str
+    """Name of the line in the statements."""
+    price: PriceRef
+    """USD/month or USD/year."""
+
+
+class TrainingCost(Record):
+    """A training run whose cost is spread over the tokens that the model serves (tokens as investment)."""
+
+    name: str
+    """Name of the run."""
+    service: str
+    """Service whose tokens carry it."""
+    price: Quote
+    """What it cost, unit ``USD/run``: pretraining and post-training are two entries."""
+    tokens_served: PositiveFloat
+    """Input plus output tokens over which it is spread."""
+
+
+class Costs(Record):
+    """The cost side."""
+
+    compute: Compute = Rent()
+    """How GPUs are paid for."""
+    compute_by_gpu: dict[str, Compute] = Field(default_factory=dict)
+    """Exceptions by GPU."""
+    compute_by_stage: dict[str, Compute] = Field(default_factory=dict)
+    """Exceptions by stage of the scenario; before those by GPU."""
+    energy: Energy = Energy()
+    """Electricity: a cost of owned machines, a memo line under rent."""
+    carbon: Carbon | None = None
+    """Emissions, where wanted."""
+    staff: PriceRef | None = None
+    """Operations staff, USD/MW-year of IT power; rents contain it, so it is charged only where stated."""
+    software: PriceRef | None = None
+    """Software licence, USD/GPU-year."""
+    egress: PriceRef | None = None
+    """Network traffic out, USD/GB."""
+    bytes_per_output_token: PositiveFloat = 40.0
+    """Bytes sent per output token (assumptions.csv: bytes_per_token/text)."""
+    fixed: tuple[FixedCost, ...] = ()
+    """Monthly costs of the whole factory."""
+    training: tuple[TrainingCost, ...] = ()
+    """Training runs amortised over tokens."""
+
+
+class LongContext(Record):
+    """Prices of requests whose prompt is longer than a threshold."""
+
+    above_tokens: PositiveFloat
+    """Prompt length above which the whole request is charged so, tokens."""
+    input_multiplier: NonNegativeFloat = 2.0
+    """Times the input price."""
+    output_multiplier: NonNegativeFloat = 1.5
+    """Times the output price."""
+    share_of_input: Fraction = 0.0
+    """Part of input tokens in such requests; used where usage comes as totals, not request by request."""
+    share_of_output: Fraction = 0.0
+    """Part of output tokens in such requests; likewise."""
+
+
+class ServiceTier(Record):
+    """A class of traffic with a price of its own: batch, flex, priority."""
+
+    name: str
+    """batch, flex, priority, or any other."""
+    multiplier: NonNegativeFloat
+    """Times the standard price."""
+    share: Fraction
+    """Part of the service's tokens sold in this tier."""
+
+
+class VolumeTier(Record):
+    """A graduated discount: tokens of a month above a threshold."""
+
+    above_tokens: PositiveFloat
+    """Tokens of the month (input plus output, one customer) above which it applies."""
+    multiplier: NonNegativeFloat
+    """Times the standard price."""
+
+
+class Subscription(Record):
+    """A monthly fee that contains an allowance of tokens, shared between input and output."""
+
+    fee_usd_per_month: NonNegativeFloat
+    """Fee of one subscriber."""
+    allowance_tokens_per_month: NonNegativeFloat
+    """Tokens of a month contained in one fee, input and output together."""
+    subscribers: NonNegativeFloat = 1.0
+    """Paying subscribers of the service (or of one customer, where usage is by customer)."""
+    overage: Literal["bill", "block"] = "bill"
+    """Beyond the allowance: ``bill`` at the token prices, or ``block`` (nothing is billed; the engine refuses)."""
+
+
+class Commitment(Record):
+    """A promise to spend, against a lower price."""
+
+    usd_per_month: PositiveFloat
+    """Spending promised; the shortfall is billed."""
+    discount: Fraction = 0.0
+    """Taken off all token prices."""
+
+
+class Limits(Record):
+    """What one user may ask for."""
+
+    tokens_per_minute: PositiveFloat | None = None
+    """Input plus output tokens a minute."""
+    requests_per_minute: PositiveFloat | None = None
+    """Requests a minute."""
+
+
+class CreditTier(Record):
+    """Credit on a month's bill when a promise is missed by so much."""
+
+    below: Fraction
+    """Applies when the month's figure (availability, or share of requests within the promise) is below this."""
+    credit: Fraction
+    """Part of the month's bill given back."""
+
+
+class Sla(Record):
+    """Credits of a month: availability, and the share of requests within the latency promise."""
+
+    availability: tuple[CreditTier, ...] = ()
+    """Against the part of replica time that was up."""
+    within_promise: tuple[CreditTier, ...] = ()
+    """Against requests_within_slo / requests_completed."""
+    served: tuple[CreditTier, ...] = ()
+    """Against requests completed / (completed + turned away + lost)."""
+
+
+class Plan(Record):
+    """What one service sells its tokens at."""
+
+    input_usd_per_million: NonNegativeFloat | None = None
+    """Price of a million input tokens, in ``currency``."""
+    output_usd_per_million: NonNegativeFloat | None = None
+    """Price of a million output tokens."""
+    cached_input_usd_per_million: NonNegativeFloat | None = None
+    """Price of a million cached input tokens; without one, the input price."""
+    reasoning_usd_per_million: NonNegativeFloat | None = None
+    """Price of a million reasoning tokens; without one, the output price."""
+    request_usd: NonNegativeFloat = 0.0
+    """Price of one completed request."""
+    list_price: str | None = None
+    """A provider's published prices instead: ``model@provider``, such as ``openai/gpt-oss-120b@groq``."""
+    as_of: date | None = None
+    """Day of the list price; also the date of the stated prices."""
+    processing: Literal["standard", "batch", "flex", "priority"] = "standard"
+    """Processing class of the list price."""
+    currency: str = "USD"
+    """Currency of the prices; another than USD needs a rate in ``money.rates``."""
+    source: str = "stated in the scenario"
+    """Where the prices come from; ``guess`` marks an assumption."""
+    low: PositiveFloat | None = None
+    """P10 of the price level, as a multiplier (0.8)."""
+    high: PositiveFloat | None = None
+    """P90 of the price level, as a multiplier (1.1)."""
+    valid_from: date | None = None
+    """First day, where a service has several plans in time."""
+    valid_until: date | None = None
+    """Day on which the next takes over (not included)."""
+    long_context: LongContext | None = None
+    tiers: tuple[ServiceTier, ...] = ()
+    """Traffic classes; the rest of the tokens is standard."""
+    volume: tuple[VolumeTier, ...] = ()
+    """Graduated discounts by month and customer."""
+    free_tokens_per_month: NonNegativeFloat = 0.0
+    """Tokens of a month (input plus output, one customer) that cost nothing."""
+    subscription: Subscription | None = None
+    minimum_usd_per_month: NonNegativeFloat = 0.0
+    """Least bill of a month and customer."""
+    commitment: Commitment | None = None
+    limits: Limits = Limits()
+    sla: Sla = Sla()
+
+    @model_validator(mode="after")
+    def _billable(self):
+        own = self.input_usd_per_million is not None or self.output_usd_per_million is not None
+        if own and self.list_price:
+            raise ValueError("give either token prices or list_price, not both")
+        if self.list_price and "@" not in self.list_price:
+            raise ValueError(f"list_price '{self.list_price}' is not model@provider, such as openai/gpt-oss-120b@groq")
+        if self.list_price and self.as_of is None:
+            raise ValueError("list_price needs as_of: the day whose prices are meant")
+        other = self.request_usd or self.minimum_usd_per_month or self.commitment or self.subscription
+        if not (own or self.list_price or other):
+            raise ValueError("nothing in this plan can be billed; give token prices, a list_price or a subscription")
+        if self.subscription and self.subscription.subscribers == 0 and not (own or self.list_price):
+            raise ValueError("a subscription without subscribers and without token prices can never be billed")
+        if sum(tier.share for tier in self.tiers) > 1 + 1e-12:
+            raise ValueError("the shares of the tiers add up to more than 1")
+        if self.valid_from and self.valid_until and self.valid_until <= self.valid_from:
+            raise ValueError(f"valid_until {self.valid_until} is not after valid_from {self.valid_from}")
+        if [t.above_tokens for t in self.volume] != sorted({t.above_tokens for t in self.volume}):
+            raise ValueError("volume tiers must rise")
+        return self
+
+
+class Scale(Record):
+    """Multiply prices after the fact; amounts are rounded to the nano-dollar first, so doubling doubles exactly."""
+
+    prices: PositiveFloat = 1.0
+    """All prices, of costs and of sales."""
+    costs: PositiveFloat = 1.0
+    """All costs."""
+    sales: PositiveFloat = 1.0
+    """All sales."""
+
+
+class Money(Record):
+    """Costs, plans and currencies of one scenario."""
+
+    costs: Costs = Costs()
+    """How capacity is paid for."""
+    plans: dict[str, Plan | tuple[Plan, ...]] = Field(default_factory=dict)
+    """Plan by service, or several plans in time; ``all`` is the plan of services not named."""
+    rates: dict[str, ExchangeRate] = Field(default_factory=dict)
+    """Exchange rates by currency code."""
+    band: Literal["vintages", "ranges", "both", "none"] = "both"
+    """What the price band spans: other published vintages of the same cost basis (one per draw, never mixed), the
+    stated ranges of single prices, both, or nothing."""
+    discount_per_year: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Discount rate of NPV, 1/year."""
+    scale: Scale = Scale()
+    """Multipliers for what-if questions."""
+    drawn: dict[str, NonNegativeFloat] = Field(default_factory=dict)
+    """Multipliers of single price rows, filled in by the price band; not for scenario files."""
+    users: NonNegativeInt | None = None
+    """Users behind the traffic, for figures per user."""

@@ -1,0 +1,87 @@
+"""The chart of accounts: which account each line debits and credits, and exact sums of nano-dollars."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NANO = 10**9
+"""Nano-dollars in a dollar: amounts of postings are int64 nano-dollars."""
+
+USES = ("input", "output", "idle", "down")
+"""What capacity did: worked on prompts, worked on answers, waited, or was down."""
+
+COST_LINES = {
+    "rent": "Rent of GPUs",
+    "depreciation": "Depreciation of owned machines",
+    "capital": "Cost of capital",
+    "facility": "Facility",
+    "colocation": "Colocation",
+    "maintenance": "Maintenance",
+    "energy": "Energy",
+    "demand_charge": "Demand charge",
+    "staff": "Staff",
+    "software": "Software licences",
+    "egress": "Network egress",
+    "carbon": "Carbon price",
+    "fixed": "Fixed costs",
+    "training": "Training, amortised",
+    "write_off": "Write-off of machines that left",
+    "commitment_rest": "Rest of commitments of machines that left",
+}
+REVENUE_LINES = {
+    "input_tokens": "Input tokens",
+    "cached_input_tokens": "Cached input tokens",
+    "output_tokens": "Output tokens",
+    "reasoning_tokens": "Reasoning tokens",
+    "requests": "Requests",
+    "subscription": "Subscriptions",
+    "minimum": "Top-up to the minimum bill",
+    "commitment": "Shortfall of commitments",
+    "sla_credit": "Service credits",
+}
+MEMO_LINES = {"energy": "Energy, contained in the rent", "carbon": "Emissions, not priced"}
+
+
+def cost_accounts(line: str, use: str = "") -> tuple[str, str]:
+    """Debit and credit of a cost line: what it was used for, and whom it is owed to."""
+    return f"cost:{line}:{use}" if use else f"cost:{line}", f"payable:{line}"
+
+
+def revenue_accounts(line: str) -> tuple[str, str]:
+    """Debit and credit of a sale; a service credit runs the other way."""
+    if line == "sla_credit":
+        return "revenue:sla_credit", "receivable:customers"
+    return "receivable:customers", f"revenue:{line}"
+
+
+def memo_accounts(line: str, use: str = "") -> tuple[str, str]:
+    """Both sides of a quantity that is reported but not charged."""
+    return f"memo:{line}:{use}" if use else f"memo:{line}", f"memo_offset:{line}"
+
+
+def to_nano(dollars: np.ndarray) -> np.ndarray:
+    """Dollars as whole nano-dollars (int64), rounded half to even. Holds up to 9.2e9 dollars a posting."""
+    return np.rint(np.asarray(dollars, dtype=np.float64) * NANO).astype(np.int64)
+
+
+def exact_sum_nusd(amounts: np.ndarray) -> int:
+    """Sum of nano-dollar amounts as a Python integer: exact, and without overflow however many there are."""
+    amounts = np.asarray(amounts, dtype=np.int64)
+    return int((amounts // NANO).sum()) * NANO + int((amounts % NANO).sum())
+
+
+def sum_usd(postings: pd.DataFrame, by: list[str]) -> pd.Series:
+    """Dollars by group: whole dollars and nano-dollars are summed apart as integers, then joined once.
+
+    The only rounding is that of one float at the end (relative 1e-16), whatever the number of postings.
+    """
+    import pandas as pd
+
+    parts = pd.DataFrame({"usd": postings.amount_nusd // NANO, "nusd": postings.amount_nusd % NANO})
+    sums = parts.groupby([postings[column] for column in by], observed=True, sort=True).sum()
+    return sums.usd + sums.nusd / NANO

@@ -1,0 +1,248 @@
+"""The cost side: windows of physical facts become entries of rent, capital, energy and overhead.
+
+Attribution adds up to the bill: GPU-hours are split by the seconds that replicas spent on prompts, on answers and idle,
+with hours that were down apart; energy is split by joules.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from factory_sim.errors import PriceError
+from factory_sim.inputs.money import Money, Own, Rent
+from factory_sim.inputs.prices import PriceBook, PriceRow, resolve
+from factory_sim.ledger import tariffs
+from factory_sim.ledger.accounts import cost_accounts, memo_accounts
+from factory_sim.ledger.entries import Calendar, Entries, entries
+from factory_sim.units import KILOWATT_HOUR_J
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Uses = dict[str, np.ndarray]
+_WEEK_MINUTES = 7 * 24 * 60
+
+
+def gpu_hours_by_use(windows: pd.DataFrame) -> Uses:
+    """GPU-hours paid for, split into input, output, idle and down; the four add up to ``gpu_hours``.
+
+    Hours that were up follow the replica-seconds of the window; hours of machines without any replica are idle.
+    """
+    paid = windows.gpu_hours.to_numpy(float)
+    down = np.minimum(windows.gpu_hours_down.to_numpy(float), paid)
+    seconds = {use: windows[f"time_{use}_s"].to_numpy(float) for use in ("input", "output", "idle")}
+    worked = seconds["input"] + seconds["output"]
+    total = worked + seconds["idle"]
+    up = paid - down
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shares = {use: np.where(total > 0, seconds[use] / total, 0.0) for use in ("input", "output")}
+    split = {use: up * shares[use] for use in ("input", "output")}
+    split["idle"] = up - split["input"] - split["output"]
+    split["down"] = down
+    return split
+
+
+def energy_by_use(windows: pd.DataFrame) -> Uses:
+    """Energy at the meter in kWh, split by the joules of input, output and idle; the three add up to the facility's."""
+    whole = windows.facility_energy_j.to_numpy(float) / KILOWATT_HOUR_J
+    joules = {use: windows[f"{use}_energy_j"].to_numpy(float) for use in ("input", "output", "idle")}
+    total = joules["input"] + joules["output"] + joules["idle"]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        split = {use: whole * np.where(total > 0, joules[use] / total, 0.0) for use in ("input", "output")}
+    split["idle"] = whole - split["input"] - split["output"]
+    return split
+
+
+def cost_entries(windows: pd.DataFrame, money: Money, book: PriceBook, calendar: Calendar) -> list[Entries]:
+    """All entries of the cost side, and memo entries of energy and emissions that the rent contains."""
+    hours = gpu_hours_by_use(windows)
+    sheets, owned = _compute_entries(windows, hours, money, book, calendar)
+    kilowatt_hours = energy_by_use(windows)
+    billed = owned if money.costs.energy.billed is None else np.full(len(windows), money.costs.energy.billed)
+    sheets += _energy_entries(windows, kilowatt_hours, billed, money, book, calendar)
+    sheets += _carbon_entries(kilowatt_hours, money, book)
+    sheets += _fixed_entries(windows, hours, money, book, calendar)
+    sheets += _traffic_entries(windows, money, book)
+    return sheets
+
+
+def _compute_entries(
+    windows: pd.DataFrame, hours: Uses, money: Money, book: PriceBook, calendar: Calendar
+) -> tuple[list[Entries], np.ndarray]:
+    """Rent or ownership of each (GPU, stage), and which windows run on owned machines."""
+    sheets: list[Entries] = []
+    owned = np.zeros(len(windows), dtype=bool)
+    start_s = windows.start_s.to_numpy(float)
+    for (gpu, stage), index in windows.groupby(["gpu", "stage"], observed=True, sort=True).indices.items():
+        terms = tariffs.compute_terms(money, gpu, stage)
+        window = np.sort(index)
+        if isinstance(terms, Own):
+            owned[window] = True
+            lines = tariffs.owned_lines(terms, gpu, money, book)
+            lines += tariffs.overhead_lines(money, gpu, book)
+        else:
+            sheets += _rent_entries(terms, gpu, window, start_s, hours, money, book, calendar)
+            lines = tariffs.overhead_lines(money, gpu, book)
+        for line, row in lines:
+            sheets += _by_use(line, hours, row, window)
+    return sheets, owned
+
+
+def _rent_entries(
+    rent: Rent, gpu: str, window: np.ndarray, start_s: np.ndarray, hours: Uses, money: Money, book: PriceBook,
+    calendar: Calendar,
+) -> list[Entries]:  # fmt: skip
+    """Rent by the hour; along a price path each window pays the price of its first day."""
+    path = tariffs.rent_path(rent, gpu, money, book)
+    if len(path) == 1:
+        return _by_use("rent", hours, path[0][1], window)
+    days = calendar.day_numbers(start_s[window])
+    first_days = np.array([day.toordinal() for day, _ in path])
+    code = np.searchsorted(first_days, days, side="right") - 1
+    if (code < 0).any():
+        raise PriceError(f"rent/{gpu}: no price before {path[0][0]}, where the scenario already rents it")
+    return _by_use("rent", hours, (tuple(row for _, row in path), code), window)
+
+
+def _by_use(
+    line: str, split: Uses, rows: PriceRow | tuple[tuple[PriceRow, ...], np.ndarray], window: np.ndarray
+) -> list[Entries]:
+    return [
+        entries(line, use, cost_accounts(line, use), quantity[window], rows, window) for use, quantity in split.items()
+    ]
+
+
+def _energy_entries(
+    windows: pd.DataFrame, kilowatt_hours: Uses, billed: np.ndarray, money: Money, book: PriceBook, calendar: Calendar
+) -> list[Entries]:
+    """Energy by tariff period where it is billed, a memo line elsewhere; the demand charge on each month's peak."""
+    tariff = money.costs.energy
+    base = tariffs.priced(tariff.price, "energy", "kWh", money, book)
+    parts = [(base, np.ones(len(windows)))]
+    if tariff.periods and billed.any():
+        parts = _tariff_parts(windows, base, money, book, calendar)
+    sheets = []
+    paying, contained = np.flatnonzero(billed), np.flatnonzero(~billed)
+    for use, quantity in kilowatt_hours.items():
+        for row, share in parts:
+            amount = (quantity * share)[paying]
+            sheets.append(entries("energy", use, cost_accounts("energy", use), amount, row, paying))
+        sheets.append(entries("energy", use, memo_accounts("energy", use), quantity[contained], base, contained))
+    if tariff.demand_charge is not None and billed.any():
+        sheets += _demand_charge(windows, paying, money, book, calendar)
+    return sheets
+
+
+def _tariff_parts(
+    windows: pd.DataFrame, base: PriceRow, money: Money, book: PriceBook, calendar: Calendar
+) -> list[tuple[PriceRow, np.ndarray]]:
+    """Price rows of the tariff and the part of each window that lies in each; energy within a window is even."""
+    start_s, end_s = windows.start_s.to_numpy(float), windows.end_s.to_numpy(float)
+    free = np.ones(_WEEK_MINUTES, dtype=bool)
+    parts = []
+    for number, period in enumerate(money.costs.energy.periods):
+        inside = np.zeros(_WEEK_MINUTES, dtype=bool)
+        first, last = round(period.from_hour * 60), round(period.until_hour * 60)
+        for day in period.weekdays:
+            length = (last - first) if last > first else last - first + 24 * 60
+            inside[(day * 24 * 60 + first + np.arange(length)) % _WEEK_MINUTES] = True
+        row = tariffs.priced(period.price, f"energy/period-{number + 1}", "kWh", money, book)
+        parts.append((row, calendar.share_in(start_s, end_s, inside & free)))
+        free &= ~inside
+    rest = 1.0 - sum(share for _, share in parts)
+    return [*parts, (base, np.where(np.abs(rest) < 1e-12, 0.0, rest))]
+
+
+def _demand_charge(
+    windows: pd.DataFrame, paying: np.ndarray, money: Money, book: PriceBook, calendar: Calendar
+) -> list[Entries]:
+    """Peak power of each month (all services together), charged to the windows of the peak by their energy.
+
+    A month that the scenario covers in part pays that part.
+    """
+    import pandas as pd
+
+    row = tariffs.priced(money.costs.energy.demand_charge, "demand_charge", "kW-month", money, book)
+    part = windows.iloc[paying]
+    start_s, end_s = part.start_s.to_numpy(float), part.end_s.to_numpy(float)
+    table = pd.DataFrame(
+        {
+            "replication": part.replication.to_numpy(),
+            "month": calendar.month(start_s),
+            "start_s": start_s,
+            "seconds": end_s - start_s,
+            "share": (end_s - start_s) / calendar.month_s(start_s),
+            "kw": part.facility_energy_j.to_numpy(float) / (end_s - start_s) / 1e3,
+        }
+    )
+    moments = (
+        table.groupby(["replication", "month", "start_s"], sort=True).agg({"kw": "sum", "share": "max"}).reset_index()
+    )
+    months = moments.groupby(["replication", "month"], sort=True)
+    peaks = moments.loc[months.kw.idxmax()].assign(share=months.share.sum().to_numpy())
+    peaks = peaks.rename(columns={"kw": "peak_kw", "share": "covered"})
+    joined = table.reset_index().merge(peaks, on=["replication", "month", "start_s"])
+    kw_months = (joined.kw * joined.covered).to_numpy()
+    window = paying[joined["index"].to_numpy()]
+    return [entries("demand_charge", "", cost_accounts("demand_charge"), kw_months, row, window)]
+
+
+def _carbon_entries(kilowatt_hours: Uses, money: Money, book: PriceBook) -> list[Entries]:
+    """Tonnes of CO2e: a cost where priced, a memo line otherwise."""
+    carbon = money.costs.carbon
+    if carbon is None:
+        return []
+    intensity = tariffs.drawn(resolve(carbon.intensity, "carbon_intensity", book), money)
+    if intensity.unit != "gCO2e/kWh":
+        raise PriceError(f"{intensity.row}: unit is '{intensity.unit}' where gCO2e/kWh is needed")
+    tonnes = {use: quantity * intensity.value / 1e6 for use, quantity in kilowatt_hours.items()}
+    if carbon.price is None:
+        return [
+            entries("carbon", use, memo_accounts("carbon", use), quantity, intensity, unit="t")
+            for use, quantity in tonnes.items()
+        ]
+    row = tariffs.priced(carbon.price, "carbon_price", "t", money, book)
+    return [entries("carbon", use, cost_accounts("carbon", use), quantity, row) for use, quantity in tonnes.items()]
+
+
+def _fixed_entries(
+    windows: pd.DataFrame, hours: Uses, money: Money, book: PriceBook, calendar: Calendar
+) -> list[Entries]:
+    """Monthly costs of the whole factory, spread over the windows of each interval by their GPU-hours."""
+    if not money.costs.fixed:
+        return []
+    start_s, end_s = windows.start_s.to_numpy(float), windows.end_s.to_numpy(float)
+    month = (end_s - start_s) / calendar.month_s(start_s)
+    paid = windows.gpu_hours.to_numpy(float)
+    interval = windows.groupby(["replication", "start_s"], observed=True, sort=False).ngroup().to_numpy()
+    whole = np.bincount(interval, paid)[interval]
+    alone = 1.0 / np.bincount(interval)[interval]
+    share = month * np.where(whole > 0, paid / np.where(whole > 0, whole, 1.0), alone)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        split = {use: share * np.where(paid > 0, quantity / paid, 0.0) for use, quantity in hours.items()}
+    split["idle"] = split["idle"] + np.where(paid > 0, 0.0, share)
+    sheets, every = [], np.arange(len(windows))
+    for cost in money.costs.fixed:
+        row = tariffs.priced(cost.price, f"fixed/{cost.name}", "month", money, book)
+        sheets += _by_use("fixed", split, row, every)
+    return sheets
+
+
+def _traffic_entries(windows: pd.DataFrame, money: Money, book: PriceBook) -> list[Entries]:
+    """Costs that follow tokens: egress of answers, and training runs amortised over the tokens served."""
+    sheets = []
+    costs = money.costs
+    output = windows.output_tokens.to_numpy(float)
+    if costs.egress is not None:
+        row = tariffs.priced(costs.egress, "egress", "GB", money, book)
+        gigabytes = output * costs.bytes_per_output_token / 1e9
+        sheets.append(entries("egress", "output", cost_accounts("egress", "output"), gigabytes, row))
+    for run in costs.training:
+        row = tariffs.training_row(run, money, book)
+        window = np.flatnonzero((windows.service == run.service).to_numpy())
+        for use in ("input", "output"):
+            tokens = windows[f"{use}_tokens"].to_numpy(float)[window]
+            sheets.append(entries("training", use, cost_accounts("training", use), tokens, row, window))
+    return sheets

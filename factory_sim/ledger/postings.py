@@ -1,0 +1,142 @@
+"""Postings: the journal of physical facts, priced. One row is one amount, debited and credited once.
+
+``post`` is the way in. The amount of every posting is quantity times price, whole nano-dollars, and each names the
+price row it used, so any total can be recomputed and explained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from factory_sim.errors import PriceError
+from factory_sim.inputs.money import Money
+from factory_sim.inputs.prices import PriceBook, PriceRow, price_book
+from factory_sim.ledger.costs import cost_entries
+from factory_sim.ledger.entries import Calendar, Entries, assemble
+from factory_sim.ledger.plans import Usage, plans_of, sell, valid_plan
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WINDOW_COLUMNS = (
+    "replication", "start_s", "end_s", "service", "stage", "gpu", "gpu_hours", "gpu_hours_down", "requests_completed",
+    "input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens", "time_input_s", "time_output_s",
+    "time_idle_s", "facility_energy_j", "input_energy_j", "output_energy_j", "idle_energy_j",
+)  # fmt: skip
+"""Columns of ``windows`` that pricing reads. ``week``, the request counts behind service credits and
+``price_multiplier`` (prices that moved in the run) are used where present."""
+
+
+@dataclass(frozen=True)
+class Books:
+    """Postings with the price rows that they name."""
+
+    postings: pd.DataFrame
+    rows: dict[str, PriceRow]
+
+    def price_table(self) -> pd.DataFrame:
+        """The price rows used, one per line: row, value, low, high, unit, as_of, basis, trust, source, note."""
+        import pandas as pd
+
+        columns = ("row", "value", "low", "high", "unit", "as_of", "basis", "trust", "source", "note")
+        return pd.DataFrame(
+            [[getattr(row, column) for column in columns] for _, row in sorted(self.rows.items())], columns=columns
+        )
+
+
+def post(
+    windows: pd.DataFrame, terms: Money, *, start: date | datetime | None = None, book: PriceBook | None = None
+) -> pd.DataFrame:
+    """Price the windows of a run: costs, energy memo lines and sales, as postings.
+
+    ``start`` is the day on which scenario time is zero; it is needed for price paths, hourly tariffs and calendar
+    months (months have their mean length without it). Columns of the result: the keys that windows have (replication,
+    start_s, end_s, week, service, stage), line, use (input, output, idle, down or nothing), debit, credit, quantity,
+    unit, price_usd, amount_nusd (int64) and price_row.
+    Raises PriceError for a price that is missing, ambiguous or in another currency without a rate.
+    """
+    return keep_books(windows, terms, start=start, book=book).postings
+
+
+def keep_books(
+    windows: pd.DataFrame, terms: Money, *, start: date | datetime | None = None, book: PriceBook | None = None
+) -> Books:
+    """As ``post``, and the price rows beside the postings."""
+    missing = [column for column in WINDOW_COLUMNS if column not in windows]
+    if missing:
+        raise PriceError(f"windows lack the columns {', '.join(missing)}")
+    book = price_book() if book is None else book
+    windows = windows.reset_index(drop=True)
+    calendar = Calendar(_moment(start))
+    sheets = cost_entries(windows, terms, book, calendar) + revenue_entries(windows, terms, calendar)
+    return books(sheets, windows, terms)
+
+
+def books(sheets: Sequence[Entries], windows: pd.DataFrame, terms: Money) -> Books:
+    """Postings of ready entries, and the rows they name at the scale of the terms."""
+    scale = {"cost": terms.scale.prices * terms.scale.costs, "revenue": terms.scale.prices * terms.scale.sales}
+    rows = {}
+    for sheet in sheets:
+        factor = scale["cost" if sheet.debit.startswith(("cost:", "memo:")) else "revenue"]
+        for row in sheet.rows if len(sheet.window) else ():
+            rows[row.row] = row if factor == 1 else row.scaled(factor)
+    return Books(assemble(sheets, windows, scale), rows)
+
+
+def _moment(start: date | datetime | None) -> datetime | None:
+    if start is None or isinstance(start, datetime):
+        return start
+    return datetime.combine(start, time(0), tzinfo=UTC)
+
+
+def revenue_entries(windows: pd.DataFrame, terms: Money, calendar: Calendar) -> list[Entries]:
+    """Sales of every service under its plan, each service as one payer; see ``customers`` for single customers."""
+    sheets: list[Entries] = []
+    for service, index in sorted(windows.groupby("service", observed=True, sort=True).indices.items()):
+        plans = plans_of(terms, service)
+        if not plans:
+            continue
+        usage = usage_of(windows, np.sort(index))
+        dated = len(plans) > 1 or plans[0].valid_from is not None or plans[0].valid_until is not None
+        if not dated:
+            sheets += sell(plans[0], service, usage, terms, calendar)
+            continue
+        code = valid_plan(plans, calendar.day_numbers(usage.start_s), service)
+        for number, plan in enumerate(plans):
+            sheets += sell(plan, service, usage.pick(code == number), terms, calendar)
+    return sheets
+
+
+def usage_of(windows: pd.DataFrame, index: np.ndarray) -> Usage:
+    """Usage of the windows at ``index`` (one service), each replication one payer."""
+    part = windows.iloc[index]
+
+    def column(name: str) -> np.ndarray:
+        return part[name].to_numpy(float)
+
+    cached, reasoning = column("cached_input_tokens"), column("reasoning_tokens")
+    completed = column("requests_completed")
+    paid = column("gpu_hours")
+    level = {"availability": (paid - column("gpu_hours_down"), paid)}
+    if "requests_within_slo" in part:
+        level["within_promise"] = (column("requests_within_slo"), completed)
+    if {"requests_turned_away", "requests_lost"} <= set(part.columns):
+        level["served"] = (completed, completed + column("requests_turned_away") + column("requests_lost"))
+    return Usage(
+        window=index,
+        payer=part.replication.to_numpy(np.int64),
+        start_s=column("start_s"),
+        end_s=column("end_s"),
+        fresh_input=column("input_tokens") - cached,
+        cached_input=cached,
+        answer=column("output_tokens") - reasoning,
+        reasoning=reasoning,
+        requests=completed,
+        price_factor=column("price_multiplier") if "price_multiplier" in part else None,
+        service_level=level,
+    )

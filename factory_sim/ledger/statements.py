@@ -1,0 +1,168 @@
+"""Statements: profit and loss, and what a token costs, as functions of postings and windows.
+
+Two ways of costing a token stand side by side. *Attributed*: each dollar goes to input or to output by the seconds and
+joules it paid for, idle and failed capacity stays apart, and the parts add up to the bill. *Whole hour*: the industry's
+habit of dividing the whole bill by one kind of token, which counts every dollar once for each kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from factory_sim.errors import FactorySimError
+from factory_sim.ledger.accounts import COST_LINES, MEMO_LINES, NANO, REVENUE_LINES, exact_sum_nusd, sum_usd
+from factory_sim.ledger.entries import Calendar
+from factory_sim.units import DAY_S, HOUR_S, MILLION, WEEK_S
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PERIODS = ("hour", "day", "week", "month")
+_PERIOD_S = {"hour": HOUR_S, "day": DAY_S, "week": WEEK_S}
+
+
+def kinds(postings: pd.DataFrame) -> np.ndarray:
+    """``cost``, ``revenue`` or ``memo`` for each posting, by its accounts."""
+    debit_kind = np.array([_kind(name) for name in postings.debit.cat.categories])
+    credit_kind = np.array([_kind(name) for name in postings.credit.cat.categories])
+    by_debit = debit_kind[postings.debit.cat.codes] if len(postings) else np.empty(0, dtype="<U7")
+    by_credit = credit_kind[postings.credit.cat.codes] if len(postings) else np.empty(0, dtype="<U7")
+    return np.where(by_debit != "", by_debit, by_credit)
+
+
+def _kind(account: str) -> str:
+    head = account.partition(":")[0]
+    return head if head in ("cost", "revenue", "memo") else ""
+
+
+def signed_nusd(postings: pd.DataFrame) -> np.ndarray:
+    """Amounts with the sign they have in their statement: what debits a revenue account (a credit note) is negative."""
+    reversed_sale = np.array([name.startswith("revenue:") for name in postings.debit.cat.categories], dtype=bool)
+    sign = np.where(reversed_sale[postings.debit.cat.codes], -1, 1) if len(postings) else 1
+    return postings.amount_nusd.to_numpy() * sign
+
+
+def with_period(table: pd.DataFrame, period: str, calendar: Calendar) -> pd.DataFrame:
+    """The table with a column ``period``: the number of the hour, day or week from the start, or the calendar month."""
+    if period not in PERIODS:
+        raise FactorySimError(f"period '{period}' is not known; use {', '.join(PERIODS)}")
+    start_s = table.start_s.to_numpy(float)
+    number = calendar.month(start_s) if period == "month" else (start_s // _PERIOD_S[period]).astype(np.int64)
+    return table.assign(period=number)
+
+
+def profit_and_loss(postings: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
+    """Dollars by line: columns ``by``, kind, line, title, use, usd; credit notes are negative revenue."""
+    table = postings.assign(kind=kinds(postings), amount_nusd=signed_nusd(postings))
+    usd = sum_usd(table, [*by, "kind", "line", "use"]).rename("usd").reset_index()
+    titles = {"cost": COST_LINES, "revenue": REVENUE_LINES, "memo": MEMO_LINES}
+    usd["title"] = [titles[kind].get(line, line) for kind, line in zip(usd.kind, usd.line)]
+    return usd[[*by, "kind", "line", "title", "use", "usd"]]
+
+
+def totals(postings: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
+    """Revenue, cost, margin (USD) and margin_fraction by group; without ``by`` one row."""
+    by = list(by)
+    table = postings.assign(kind=kinds(postings), amount_nusd=signed_nusd(postings))
+    if not by:
+        table, by = table.assign(all="all"), ["all"]
+    wide = sum_usd(table, [*by, "kind"]).unstack("kind", fill_value=0.0)
+    wide = wide.reindex(columns=["revenue", "cost"], fill_value=0.0)
+    wide.columns.name = None
+    wide["margin"] = wide.revenue - wide.cost
+    wide["margin_fraction"] = _ratio(wide.margin, wide.revenue)
+    return wide
+
+
+def total_nusd(postings: pd.DataFrame, kind: str) -> int:
+    """Exact total of ``cost`` or ``revenue`` in nano-dollars."""
+    return exact_sum_nusd(signed_nusd(postings)[kinds(postings) == kind])
+
+
+def trial_balance(postings: pd.DataFrame) -> pd.DataFrame:
+    """Debits, credits and balance of each account in whole nano-dollars (Python integers); balances sum to zero."""
+    import pandas as pd
+
+    sums: dict[str, list[int]] = {}
+    for side, column in enumerate(("debit", "credit")):
+        for account, amounts in postings.groupby(column, observed=True).amount_nusd:
+            sums.setdefault(str(account), [0, 0])[side] = exact_sum_nusd(amounts.to_numpy())
+    table = pd.DataFrame(
+        [[name, debit, credit, debit - credit] for name, (debit, credit) in sorted(sums.items())],
+        columns=["account", "debit_nusd", "credit_nusd", "balance_nusd"],
+    )
+    return table.astype({"debit_nusd": object, "credit_nusd": object, "balance_nusd": object})
+
+
+def _ratio(top: pd.Series, bottom: pd.Series) -> pd.Series:
+    """Quotient, undefined (NaN) where there is nothing to divide by."""
+    return top / bottom.where(bottom != 0)
+
+
+def unit_costs(windows: pd.DataFrame, postings: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
+    """What tokens cost and earn, by group (columns of both tables; without ``by`` one row).
+
+    Money, USD: revenue, cost, margin; attributed_input, attributed_output, unattributed_idle, unattributed_down,
+    unattributed_other (these five add up to cost); energy_memo (energy that the rent contains).
+    Quantities: input_tokens, output_tokens, requests_completed, gpu_hours, energy_kwh.
+    USD per million tokens: cost_per_million_output_tokens and cost_per_million_input_tokens (the whole bill over one
+    kind: the industry's figure), cost_per_million_tokens (the whole bill over all tokens),
+    attributed_cost_per_million_input_tokens and attributed_cost_per_million_output_tokens, and the same with
+    idle and failed capacity spread in proportion (fully_loaded_...).
+    """
+    keys = list(by)
+    if not keys:
+        windows, postings, keys = windows.assign(all="all"), postings.assign(all="all"), ["all"]
+    table = totals(postings, keys)
+    parts = _attributed(postings, keys).reindex(table.index, fill_value=0.0)
+    table = table.join(parts)
+    quantities = ["input_tokens", "output_tokens", "requests_completed", "gpu_hours"]
+    sums = windows.groupby(keys, observed=True, sort=True)[[*quantities, "facility_energy_j"]].sum()
+    sums["energy_kwh"] = sums.pop("facility_energy_j") / 3.6e6
+    table = table.reindex(table.index.union(sums.index), fill_value=0.0).join(sums)
+    return _per_million(table)
+
+
+def _attributed(postings: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Costs by what they paid for."""
+    kind = kinds(postings)
+    costs = postings[kind == "cost"]
+    wide = sum_usd(costs, [*keys, "use"]).unstack("use", fill_value=0.0)
+    names = {
+        "input": "attributed_input",
+        "output": "attributed_output",
+        "idle": "unattributed_idle",
+        "down": "unattributed_down",
+        "": "unattributed_other",
+    }
+    wide = wide.reindex(columns=list(names), fill_value=0.0).rename(columns=names)
+    wide.columns.name = None
+    memo = postings[(kind == "memo") & (postings.line == "energy").to_numpy()]
+    wide["energy_memo"] = sum_usd(memo, keys).reindex(wide.index, fill_value=0.0) if len(memo) else 0.0
+    return wide
+
+
+def _per_million(table: pd.DataFrame) -> pd.DataFrame:
+    """Append the figures per million tokens."""
+    millions = {"input": table.input_tokens / MILLION, "output": table.output_tokens / MILLION}
+    both = millions["input"] + millions["output"]
+    table["cost_per_million_tokens"] = _ratio(table.cost, both)
+    worked = table.attributed_input + table.attributed_output
+    for side, quantity in millions.items():
+        own = table[f"attributed_{side}"]
+        table[f"cost_per_million_{side}_tokens"] = _ratio(table.cost, quantity)
+        table[f"attributed_cost_per_million_{side}_tokens"] = _ratio(own, quantity)
+        loaded = own * _ratio(table.cost, worked)
+        table[f"fully_loaded_cost_per_million_{side}_tokens"] = _ratio(loaded, quantity)
+    table["revenue_per_million_tokens"] = _ratio(table.revenue, both)
+    table["revenue_per_gpu_hour"] = _ratio(table.revenue, table.gpu_hours)
+    table["cost_per_request"] = _ratio(table.cost, table.requests_completed)
+    return table
+
+
+def nano_to_usd(amount_nusd: int) -> float:
+    """Nano-dollars as dollars."""
+    return amount_nusd / NANO

@@ -43,7 +43,7 @@ def money_chart(
 
     The panel of money holds `revenue`, `cost` and `margin` per interval. Series of one service only.
     """
-    with look.style():
+    with look.settings():
         title = title or "What a million tokens cost, and what they earned"
         sheet, scale = _sheet(series, [1.75, 1.75, 1.3], stages, title, subtitle, footnote)
         cost, money, margin = sheet.panels
@@ -105,7 +105,7 @@ def latency_chart(
     footnote: str = "",
 ) -> Figure:
     """TTFT and TPOT (p50, p95, p99) over time against the promise."""
-    with look.style():
+    with look.settings():
         title = title or "How fast tokens arrived"
         sheet, scale = _sheet(series, [2.1, 2.1], stages, title, subtitle, footnote, right_in=0.95)
         names = ("Time to first token (TTFT)", "Time per output token after the first (TPOT)")
@@ -141,7 +141,7 @@ def traffic_chart(
     """Requests wanted, arrived, served and turned away over time; below, output tokens per second from each GPU or
     the output tokens themselves, and how much of the fleet was busy."""
     present = set(series.figure)
-    with look.style():
+    with look.settings():
         extra = [name for name in ("output_tokens", "utilisation") if name in present]
         title = title or "Demand, served and turned away"
         sheet, scale = _sheet(series, [2.3, *[1.15] * len(extra)], stages, title, subtitle, footnote)
@@ -149,7 +149,7 @@ def traffic_chart(
         plot_traffic(series, traffic, scale=scale)
         look.panel_title(traffic, "Requests")
         traffic.set_ylabel(f"requests per {interval_label(series[series.figure == 'requests_completed'])}")
-        _traffic_legend(traffic, present)
+        traffic_legend(traffic, present)
         for ax, name in zip(sheet.panels[1:], extra):
             plot_figure(series, name, ax, scale=scale)
             look.panel_title(ax, {"output_tokens": "Output tokens", "utilisation": "Utilisation of the GPUs"}[name])
@@ -212,13 +212,14 @@ def _last(series: pd.DataFrame, figure: str) -> float | None:
     return float(known.sort_values("start_s", kind="stable").value.iloc[-1]) if len(known) else None
 
 
-def _traffic_legend(ax: Axes, present: set[str]) -> None:
+def traffic_legend(ax: Axes, present: set[str]) -> None:
+    """Say what is what in a panel of `plot_traffic`, above it at the right, for the figures that are `present`."""
     dotted = dict(linestyle=(0, (1, 1.2)), linewidth=1.2)
     handles = [
         (Patch(facecolor=look.SKY, alpha=0.55, edgecolor=look.BLUE), "served", "requests_completed"),
         (Patch(facecolor="white", edgecolor=look.RED, hatch="////"), "turned away", "requests_turned_away"),
         (Line2D([], [], color=look.RED, linewidth=1.2), "arrived", "requests_arrived"),
-        (Line2D([], [], color=look.BLACK, **dotted), "wanted, had nothing limited it", "demand"),
+        (Line2D([], [], color=look.BLACK, **dotted), "demand", "demand"),
     ]
     chosen = [(handle, name) for handle, name, figure in handles if figure in present]
     ax.legend(*zip(*chosen), loc="lower right", bbox_to_anchor=(1.0, 0.985), ncols=len(chosen), handlelength=1.9,

@@ -76,7 +76,7 @@ _RC = {
 
 
 @contextmanager
-def style() -> Iterator[None]:
+def settings() -> Iterator[None]:
     """Draw and save under the project's settings, whatever the user's own are."""
     clean = {key: value for key, value in matplotlib.rcParamsDefault.items() if not key.startswith("backend")}
     with matplotlib.rc_context({**clean, **_RC}):
@@ -113,8 +113,8 @@ def sheet(
     top_in: extra room between subtitle and first panel. Margins are in inches and fixed, so nothing is laid out
     twice.
     """
-    note_lines = _wrapped(footnote, width_in - 0.24, 6.5)
-    head = 0.34 + (0.17 if subtitle else 0.0) + top_in + 0.2
+    note_lines = wrapped(footnote, width_in - 0.24, 6.5)
+    head = 0.36 + (0.19 if subtitle else 0.0) + top_in + 0.22
     foot = bottom_in + (0.08 + 0.115 * len(note_lines) if note_lines else 0.0)
     height = head + sum(heights_in) + gap_in * (len(heights_in) - 1) + foot
     figure = Figure(figsize=(width_in, height))
@@ -142,7 +142,7 @@ def save(figure: Figure, folder: Path, name: str, formats: Iterable[str] = ("svg
     """Write a figure once for each format and return the files; the same figure gives the same bytes."""
     metadata = {"svg": {"Date": None, "Creator": "factory_sim"}, "png": {"Software": "factory_sim"}}
     paths = []
-    with style():
+    with settings():
         for kind in formats:
             paths.append(Path(folder) / f"{name}.{kind}")
             figure.savefig(paths[-1], format=kind, metadata=metadata.get(kind), facecolor="white")
@@ -259,12 +259,12 @@ def stages_on(
     labels = [str(label or window_label(name)) for name, label in zip(stages.name, stages.label)]
     starts, ends = np.maximum(stages.start_s.to_numpy(float), start_s), np.minimum(stages.end_s.to_numpy(float), end_s)
     rooms = (ends - starts) / (end_s - start_s) * width_in - 0.05
-    wrapped = [_wrapped(text, room, size) for text, room in zip(labels, rooms)]
+    lines_of = [wrapped(text, room, size) for text, room in zip(labels, rooms)]
     fits = all(
         len(lines) <= 3 and max(text_width_in(line, size) for line in lines) <= room
-        for lines, room in zip(wrapped, rooms)
+        for lines, room in zip(lines_of, rooms)
     )
-    texts = ["\n".join(lines) for lines in wrapped] if fits else [str(n + 1) for n in range(len(labels))]
+    texts = ["\n".join(lines) for lines in lines_of] if fits else [str(n + 1) for n in range(len(labels))]
     key = "" if fits else "Stages:  " + "   ".join(f"{n + 1} {label}" for n, label in enumerate(labels))
     return Stages(list(zip(starts / scale.unit_s, ends / scale.unit_s)), texts, key)
 
@@ -361,7 +361,7 @@ def _word_width(word: str) -> float:
     return float(path.vertices[:, 0].max()) / 100 if len(path.vertices) else 0.0
 
 
-def _wrapped(text: str, room_in: float, size: float) -> list[str]:
+def wrapped(text: str, room_in: float, size: float) -> list[str]:
     """Break text into lines of at most `room_in` at blanks; a longer word has a line of its own."""
     lines: list[str] = []
     for paragraph in text.split("\n") if text else []:

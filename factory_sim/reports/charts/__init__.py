@@ -1,0 +1,94 @@
+"""Charts of runs, comparisons and profiles: tidy frames in, PNG and SVG out; they draw what they are given.
+
+Every `plot_*` draws on an Axes that is passed in; every `*_chart` returns a Figure with title, units and a source
+line; `write_charts` and `write_comparison` save what a run or a comparison has. Importing this package imports
+matplotlib: the command line does so only when it draws.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from factory_sim.reports.charts.accuracy import accuracy_chart, plot_accuracy
+from factory_sim.reports.charts.comparison import comparison_chart, plot_runs
+from factory_sim.reports.charts.frontier import frontier_chart, plot_frontier
+from factory_sim.reports.charts.over_time import (
+    latency_chart,
+    money_chart,
+    plot_figure,
+    plot_latency,
+    plot_traffic,
+    traffic_chart,
+)
+from factory_sim.reports.charts.style import save, settings
+from factory_sim.reports.charts.timeline import plot_events, plot_spans, timeline_chart
+from factory_sim.reports.charts.waterfall import plot_waterfall, waterfall_chart
+
+__all__ = [
+    "accuracy_chart", "comparison_chart", "frontier_chart", "latency_chart", "money_chart", "plot_accuracy",
+    "plot_events", "plot_figure", "plot_frontier", "plot_latency", "plot_runs", "plot_spans", "plot_traffic",
+    "plot_waterfall", "save", "settings", "timeline_chart", "traffic_chart", "waterfall_chart", "write_charts",
+    "write_comparison",
+]  # fmt: skip
+
+
+def write_charts(
+    folder: str | Path,
+    *,
+    series: pd.DataFrame,
+    stages: pd.DataFrame | None = None,
+    promises: Mapping[str, float] | None = None,
+    steps: pd.DataFrame | None = None,
+    frontier: pd.DataFrame | None = None,
+    user_speed_tokens_per_s: float | None = None,
+    at_speed: Mapping[str, str] | None = None,
+    spans: pd.DataFrame | None = None,
+    events: pd.DataFrame | None = None,
+    service: str = "all",
+    subtitle: str = "",
+    footnote: str = "",
+    formats: Iterable[str] = ("svg", "png"),
+) -> list[Path]:
+    """Write the charts of a run into `folder` (made if missing) and return the files, in the order of a report.
+
+    series: start_s, end_s, figure, service, value, low, high, unit; `service` picks whose. stages: name, start_s,
+    end_s, label. promises: limit in seconds by figure. steps, frontier, spans, events: frames of `waterfall_chart`,
+    `frontier_chart` and `timeline_chart`. A chart whose figures or frame are missing or empty is not written.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    own = series[series.service == service] if "service" in series else series
+    has = set(own.figure[own.value.notna()])
+    common = dict(subtitle=subtitle, footnote=footnote)
+    drawn = {}
+    if {"cost_per_million_output_tokens", "revenue", "margin"} <= has:
+        drawn["money"] = money_chart(own, stages, **common)
+    if has & {"ttft_p95", "tpot_p95"}:
+        drawn["latency"] = latency_chart(own, stages, promises, **common)
+    if "requests_completed" in has:
+        drawn["traffic"] = traffic_chart(own, stages, **common)
+    if steps is not None and len(steps) > 1:
+        drawn["waterfall"] = waterfall_chart(steps, **common)
+    if frontier is not None and len(frontier):
+        marks = dict(user_speed_tokens_per_s=user_speed_tokens_per_s, at_speed=at_speed)
+        drawn["frontier"] = frontier_chart(frontier, **marks, **common)
+    if any(frame is not None and len(frame) for frame in (spans, events)):
+        drawn["timeline"] = timeline_chart(own, spans, events, promises, **common)
+    formats = tuple(formats)
+    return [path for name, figure in drawn.items() for path in save(figure, folder, name, formats)]
+
+
+def write_comparison(
+    folder: str | Path,
+    comparison: pd.DataFrame,
+    *,
+    subtitle: str = "",
+    footnote: str = "",
+    formats: Iterable[str] = ("svg", "png"),
+) -> list[Path]:
+    """Write the chart of a comparison into `folder` and return the files; frame as in `comparison_chart`."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    figure = comparison_chart(comparison, subtitle=subtitle, footnote=footnote)
+    return save(figure, folder, "comparison", tuple(formats))

@@ -310,10 +310,12 @@ def start_step(pool, workers, w, instances, queues, slots, keys, items, base, tr
             s = queue_first(queues, w, pool["classes"])
             r = slots[s]
             if r["transferred"] != 0:
+                if budget < tps:
+                    break
                 blocks = blocks_of(r["isl"] * UNIT + r["growth"] * (r["done"] + 1), block_tokens * UNIT)
             else:
                 blocks = blocks_of(r["prompt"], block_tokens)
-            if budget < tps or not fits(worker, slots, keys, items, block_tokens, 0, blocks):
+            if not fits(worker, slots, keys, items, block_tokens, 0, blocks):
                 break
             queue_remove(queues, slots, w, s)
             worker["waiting"] -= 1
@@ -410,8 +412,9 @@ def _end_prefill(pool, worker, instances, slots, keys, items, timers, finished, 
         worker["outstanding"] -= 1
         r["state"] = IN_TRANSFER
         inst = instances[r["instance"]]
-        delay = inst["transfer_latency_s"] + inst["transfer_s_per_token"] * r["isl"]
-        timer_push(pool, timers, pool["now"] + delay, TIMER_TRANSFERRED, s, r["id"])
+        worker["link_free_s"] = max(pool["now"], worker["link_free_s"]) + inst["transfer_s_per_token"] * r["isl"]
+        ready_s = worker["link_free_s"] + inst["transfer_latency_s"]
+        timer_push(pool, timers, ready_s, TIMER_TRANSFERRED, s, r["id"])
     else:
         join_decode(worker, slots, keys, items, s)
 

@@ -49,7 +49,7 @@ COUNTERS = (
 )
 
 WORKER = _record(
-    "cost_kv_s cost_prefill_s cost_pair_s slow anchor_s end_s first_step_s growth_step_s pairs " + " ".join(
+    "cost_kv_s cost_prefill_s cost_pair_s slow anchor_s end_s first_step_s growth_step_s pairs link_free_s " + " ".join(
         "total_" + name for name in COUNTERS.split()
     ),
     "instance role max_sequences max_batched_tokens capacity_blocks base_offset heap_offset tokens_per_sequence "

@@ -52,13 +52,14 @@ def list_price(reference: str, as_of: date, processing: str = "standard") -> Lis
     providers = {provider.id: provider for provider in snapshot.providers}
     if provider_name not in providers:
         raise PriceError(f"list_price: provider '{provider_name}' is not known{closest(provider_name, providers)}")
-    try:
-        provider, model = snapshot.find_provider_model(model_name, None, provider_name, None)
-    except LookupError as error:
-        names = [model.id for model in providers[provider_name].models]
-        raise PriceError(
-            f"list_price: provider '{provider_name}' has no model '{model_name}'{closest(model_name, names)}"
-        ) from error
+    provider = providers[provider_name]
+    model = next((known for known in provider.models if known.id == model_name), None)
+    if model is None:
+        try:
+            provider, model = snapshot.find_provider_model(model_name, None, provider_name, None)
+        except LookupError as error:
+            near = closest(model_name, [known.id for known in provider.models])
+            raise PriceError(f"list_price: provider '{provider_name}' has no model '{model_name}'{near}") from error
     moment = datetime.combine(as_of, time(12), tzinfo=UTC)
     standard = model.get_prices(moment)
     prices = standard

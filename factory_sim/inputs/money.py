@@ -285,6 +285,7 @@ class Plan(Record):
     valid_until: date | None = None
     """Day on which the next takes over (not included)."""
     long_context: LongContext | None = None
+    """Dearer long prompts; with a list price the provider's thresholds and prices hold and only the shares count."""
     tiers: tuple[ServiceTier, ...] = ()
     """Traffic classes; the rest of the tokens is standard."""
     volume: tuple[VolumeTier, ...] = ()

@@ -224,7 +224,7 @@ def _token_entries(plan: Plan, key: str, usage: Usage, bill: Months, money: Mone
     standard = 1 - sum(tier.share for tier in plan.tiers)
     classes = [("", 1.0, standard if standard > 1e-12 else 0.0)]
     classes += [(f" {tier.name}", tier.multiplier, tier.share) for tier in plan.tiers]
-    long = plan.long_context or _listed_long_context(plan)
+    long = _listed_long_context(plan) if plan.list_price else plan.long_context
     sheets = []
     for line, row in rows.items():
         side = "input" if "input" in line else "output"
@@ -288,9 +288,7 @@ def _segments(plan: Plan, tokens: np.ndarray, bill: Months) -> list[tuple[str, f
 
 
 def _listed_long_context(plan: Plan) -> LongContext | None:
-    """The provider's own long-context prices, with no traffic in them unless the plan states a share."""
-    if not plan.list_price:
-        return None
+    """The provider's own long-context prices; the plan says how much of the traffic is that long."""
     listed = list_price(plan.list_price, plan.as_of, plan.processing)
     if listed.long_above_tokens is None:
         return None
@@ -298,6 +296,8 @@ def _listed_long_context(plan: Plan) -> LongContext | None:
         above_tokens=listed.long_above_tokens,
         input_multiplier=listed.long_input_usd_per_million / listed.input_usd_per_million,
         output_multiplier=listed.long_output_usd_per_million / listed.output_usd_per_million,
+        share_of_input=plan.long_context.share_of_input if plan.long_context else 0.0,
+        share_of_output=plan.long_context.share_of_output if plan.long_context else 0.0,
     )
 
 

@@ -1,0 +1,180 @@
+"""Reading any trace of requests into arrays: recognised by content, streamed block by block, mended and told."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from factory_sim.errors import TraceError
+from factory_sim.inputs.logs import gateway, jsonscan, tables
+from factory_sim.inputs.logs.columns import Mapping, mapping
+from factory_sim.inputs.logs.files import Source, open_bytes
+from factory_sim.inputs.logs.read import detect, open_log
+from factory_sim.inputs.logs.records import Complaints
+from factory_sim.inputs.logs.values import split_unit
+from factory_sim.inputs.traces import blocks, datasets, fast, gather, nested, sessions
+from factory_sim.inputs.traces.gather import Gather
+from factory_sim.inputs.traces.trace import ROW_ARRAYS, Trace
+
+EXTRA_COLUMNS = {
+    "agent": ("agent", "agent_id", "sub_agent"),
+    "turn": ("turn", "turn_index", "round", "round_index", "step"),
+    "think": ("think_time", "think", "delay", "tool_duration", "pause"),
+    "tools": ("tool_tokens",),
+    "system": ("system_tokens",),
+    "hashes": ("block_hash_ids", "hash_ids"),
+}
+"""Columns of tables that logs do not need and traces do, by the names they go under (units in the name)."""
+
+
+def read_trace(path: str | Path, *, count_tokens: Callable[[str], int] | None = None) -> Trace:
+    """Return the requests of a trace, request log or benchmark data set, whatever its format, compression and order.
+
+    Read: Azure LLM traces, BurstGPT, Mooncake (block hashes), agentic session CSV, WEKA/AgentX and LLMServingSim
+    sessions, Vidur/Frontier, vLLM and SGLang benchmark data sets and detailed results, LiteLLM and OpenTelemetry
+    logs, and CSV, JSON lines or Parquet tables with input and output tokens. Text is counted by `count_tokens`
+    (None: the installed ``bpe-openai`` tokenizer) and never kept.
+
+    Failed requests, rows without a prompt and broken rows are left out, answers of 0 tokens count as 1, requests are
+    sorted by time: each counted in ``trace.report``. Raises TraceError when the file is no trace or nothing is left.
+    """
+    complaints, rows = Complaints(), Gather()
+    with open_bytes(path, TraceError) as source:
+        head = None if source.parquet else jsonscan.head(source.data)
+        notes = list(source.notes)
+        found = datasets.detect(source, head)
+        if found:
+            name, tool = found
+            datasets.read(source, name, rows, complaints, count_tokens)
+            relative = False
+        else:
+            name, tool, relative, more = _rows(source, head, rows, complaints)
+            notes += more
+        file_name = source.name
+    return _finish(file_name, path, name, tool, relative, rows, complaints, notes)
+
+
+def _rows(source: Source, head, rows: Gather, complaints: Complaints) -> tuple[str, str, bool, list[str]]:
+    """Read a file that is no data set into `rows`: (format, tool, times count from sessions' starts, notes)."""
+    name = detect(source, head)
+    is_json = head is not None and head.kind != "other"
+    if name == "mooncake_trace" and is_json and head.kind == "object":
+        blocks.read(source, rows, complaints)
+        return name, "Mooncake trace", False, []
+    if name in ("weka_trace", "llmservingsim_trace"):
+        nested.read(source, rows, complaints)
+        weka = name == "weka_trace"
+        return name, "WEKA/AgentX sessions" if weka else "LLMServingSim", weka, []
+    if name is None or is_json or name in ("litellm", "otel_spans"):
+        log = open_log(source, head)
+        for part in log.batches:
+            _add(rows, part, {})
+        return log.format, log.tool, log.session_relative, log.notes
+    plan = mapping(tables.header(source))
+    extras = _extras(tables.header(source))
+    tidy = None if extras else fast.read(source, plan, complaints)
+    if tidy is not None:
+        rows.take_over(tidy)
+        return plan.format, plan.tool, plan.session_relative, _unused(plan)
+    for frame in tables.blocks(source, plan.wanted | {column for column, _ in extras.values()}, complaints):
+        part = gateway.requests(frame, plan, str(source.path), complaints)
+        _add(rows, part, {role: (frame[column].loc[part.index], unit) for role, (column, unit) in extras.items()})
+    return plan.format, plan.tool, plan.session_relative, _unused(plan)
+
+
+def _unused(plan: Mapping) -> list[str]:
+    return [
+        f"column {name!r} is not used: its unit is not in its name (write {name}_s or {name}_ms)"
+        for name in plan.unitless
+    ]
+
+
+def _extras(names: list[str]) -> dict[str, tuple[str, str | None]]:
+    """Return role -> (column, unit of time in its name) of the extra columns that a table has."""
+    found = {}
+    for name in names:
+        stem, unit = split_unit(name)
+        for role, known in EXTRA_COLUMNS.items():
+            if role not in found and (name in known or (role == "think" and stem in known and unit)):
+                found[role] = (name, unit)
+    return found
+
+
+def _add(rows: Gather, part, extras) -> None:
+    """Add one batch of requests (columns of `logs.records.Request`) that succeeded, with extra columns."""
+    import pandas as pd
+
+    from factory_sim.inputs.logs.values import SECONDS_PER_UNIT
+
+    ok = part["ok"].to_numpy()
+    if not ok.all():
+        rows.failed += int(np.sum(~ok))
+        part = part[ok]
+        extras = {role: (column[ok], unit) for role, (column, unit) in extras.items()}
+    columns = {name: part[name].to_numpy().astype(np.int64) for name in ("isl", "osl")}
+    for name, values in (("arrival_s", part["start_s"]), ("e2e_s", part["e2e_s"]), ("ttft_s", part["ttft_s"])):
+        if name == "arrival_s" or values.notna().any():
+            columns[name] = values.to_numpy()
+    for name in ("cached_tokens", "reasoning_tokens"):
+        if part[name].notna().any():
+            columns[name] = part[name].fillna(-1).to_numpy().astype(np.int64)
+    for name in ("session", "tenant"):
+        if part[name].notna().any():
+            columns[name] = rows.number(name, part[name].to_numpy(object))
+    tokens = {}
+    for role, (column, unit) in extras.items():
+        if role == "hashes":
+            lists = column.astype("string").str.findall(r"-?\d+").to_list()
+            counts = np.array([len(ids) for ids in lists], np.int64)
+            rows.add_blocks(np.array([int(i) for ids in lists for i in ids], np.int64), counts)
+            continue
+        values = pd.to_numeric(column, errors="coerce").to_numpy("float64", na_value=np.nan)
+        if role == "think":
+            columns["think_time_s"] = values * SECONDS_PER_UNIT[unit or "s"]
+        elif role in ("tools", "system"):
+            tokens[role] = np.nan_to_num(values, nan=0.0).astype(np.int64)
+        else:
+            columns[role] = np.nan_to_num(values, nan=0.0).astype(np.int64)
+    if tokens:
+        columns["shared_prefix_tokens"] = sum(tokens.values())
+    rows.add(**columns)
+
+
+def _finish(file_name, path, name, tool, relative, rows: Gather, complaints: Complaints, notes) -> Trace:
+    if rows.failed:
+        complaints.add("left out, failed requests", f"{rows.failed} requests", rows.failed)
+    arrays = rows.arrays()
+    if not arrays or len(arrays["isl"]) == 0:
+        raise TraceError(
+            f"{path}: no usable request is left; {'; '.join(complaints.notes()) or 'the file has no rows'}"
+        )
+    if "arrival_s" in arrays and np.isnan(arrays["arrival_s"]).all() and not relative:
+        del arrays["arrival_s"]
+    keep = gather.clean_lengths(arrays, complaints, path)
+    block_tokens = blocks.settle(arrays, complaints, path) if "block_ids" in arrays else 0
+    turn, row = arrays.pop("turn", None), arrays.pop("row", None)
+    if row is not None and "prefix_of" in arrays:
+        arrays["prefix_of"] = _renumbered(arrays["prefix_of"], row)
+    empty = gather.report(name, tool, len(keep), complaints)
+    offsets, ids = arrays.pop("block_offsets", None), arrays.pop("block_ids", None)
+    trace = Trace(file_name, report=empty, block_tokens=block_tokens, block_offsets=offsets, block_ids=ids, **arrays)
+    if len(keep) < len(trace):
+        trace, turn = trace.rows(keep), None if turn is None else turn[keep]
+    if relative:
+        columns = {key: getattr(trace, key) for key in ROW_ARRAYS if getattr(trace, key) is not None}
+        order = sessions.settle(columns, turn, complaints)
+        trace = replace(trace.rows(order), session_relative=True, **columns)
+    else:
+        trace = gather.in_order(trace, complaints)
+        if trace.session is not None and trace.think_time_s is not None and trace.arrival_s is not None:
+            trace = sessions.chain(trace)
+    notes = [*notes, *gather.tie_notes(None if relative else trace.arrival_s)]
+    return replace(trace, report=gather.report(name, tool, len(trace), complaints, notes))
+
+
+def _renumbered(prefix_of: np.ndarray, row: np.ndarray) -> np.ndarray:
+    """Translate row numbers of the file into places in the arrays; -1 stays."""
+    place = np.full(int(row.max(initial=-1)) + 2, -1, np.int64)
+    place[row] = np.arange(len(row))
+    return place[prefix_of]

@@ -19,6 +19,8 @@ from factory_sim.ledger.plans import plans_of, token_rows
 
 _Z10 = 1.2815515655446004
 """Standard normal quantile of 90 %."""
+_STATED_SHARE = 0.6
+"""Part of the draws that keep the stated vintage."""
 _BANDED_BASES = ("rental", "hyperscaler_own", "neocloud_own")
 
 
@@ -71,24 +73,26 @@ def draw_prices(
     *,
     gpus: Sequence[str],
     services: Sequence[str] = (),
+    stratum: float | None = None,
     book: PriceBook | None = None,
 ) -> Money:
     """One draw of all uncertain prices: terms to post with.
 
-    ``terms.band`` says what is drawn: the vintage of published rents (each of those that hold a price for all ``gpus``
-    is as likely), the prices with a range (their row's value is the median, low and high the 10th and 90th percentile,
-    log-normal on either side; rows of one item share one draw), both, or nothing. The same number of random values is
-    taken whatever the terms.
+    ``terms.band`` says what is drawn: the vintage of published rents (the stated one in 60 % of draws, so that it is
+    the median; the others that hold a price for all ``gpus`` share the rest), the prices with a range (their row's
+    value is the median, low and high the 10th and 90th percentile, log-normal on either side; rows of one item share
+    one draw), both, or nothing. ``stratum`` in [0, 1) places the draw of the vintage: (r + 0.5) / n for replication r
+    of n gives each vintage its share even among few replications. The same number of random values is taken whatever
+    the terms.
     """
     book = price_book() if book is None else book
     pick = rng.random()
+    pick = pick if stratum is None else stratum
     score = {item: float(rng.standard_normal()) for item in _items(book)}
     plan_score = float(rng.standard_normal())
     drawn = terms
     if terms.band in ("vintages", "both"):
-        choices = vintages(terms, gpus, book)
-        if choices:
-            drawn = with_vintage(drawn, choices[int(pick * len(choices))])
+        drawn = with_vintage(drawn, vintage) if (vintage := _drawn_vintage(terms, gpus, book, pick)) else drawn
     if terms.band not in ("ranges", "both"):
         return drawn
     factors = {row.row: range_factor(row, score[row.item]) for row in ranged_rows(drawn, gpus, book)}
@@ -96,6 +100,18 @@ def draw_prices(
         for plan in plans_of(drawn, service):
             factors |= _plan_factors(plan, service, drawn, plan_score)
     return drawn.model_copy(update={"drawn": {name: factor for name, factor in factors.items() if factor != 1.0}})
+
+
+def _drawn_vintage(money: Money, gpus: Sequence[str], book: PriceBook, pick: float) -> str | None:
+    """Vintage at a place between 0 and 1: the stated one up to 0.6, then the others, oldest first."""
+    choices = vintages(money, gpus, book)
+    stated = {terms.vintage for terms, _ in _rents(money, gpus)}
+    if len(stated) != 1 or not stated <= set(choices):
+        return None
+    others = [vintage for vintage in choices if vintage not in stated]
+    if pick < _STATED_SHARE or not others:
+        return None
+    return others[int((pick - _STATED_SHARE) / (1 - _STATED_SHARE) * len(others))]
 
 
 def _items(book: PriceBook) -> list[str]:

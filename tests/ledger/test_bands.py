@@ -22,8 +22,16 @@ def test_a_draw_takes_one_vintage_for_all_gpus():
     money = Money()
     assert vintages(money, GPUS) == ("2026-04", "2026-06", "2026-07")
     assert vintages(money, [*GPUS, "vr200"]) == ("2026-07",)
-    drawn = {draw.costs.compute.vintage for draw in draws(money)}
-    assert drawn == {"2026-04", "2026-06", "2026-07"}
+    drawn = [draw.costs.compute.vintage for draw in draws(money, n=2000)]
+    share = {vintage: drawn.count(vintage) / len(drawn) for vintage in sorted(set(drawn))}
+    assert share == pytest.approx({"2026-04": 0.2, "2026-06": 0.2, "2026-07": 0.6}, abs=0.04)
+
+
+def test_a_stratum_gives_each_vintage_its_share_among_few_replications():
+    rng = stream(7, "prices")
+    drawn = [draw_prices(Money(), rng, gpus=GPUS, stratum=(r + 0.5) / 8).costs.compute.vintage for r in range(8)]
+    assert drawn.count("2026-07") == 5
+    assert set(drawn) == {"2026-04", "2026-06", "2026-07"}
 
 
 def test_the_band_can_be_switched_off():

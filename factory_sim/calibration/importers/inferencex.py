@@ -1,0 +1,118 @@
+"""InferenceX aggregate results: one row a configuration and concurrency. Times are in seconds without suffix.
+
+Per-GPU rates have different denominators (all, prefill or decode GPUs); whole-system rates are put together again. GPU
+counts of single-node rows are tp x pp x pcp_size, not times ep.
+"""
+
+from typing import Any
+
+from factory_sim.calibration.importers.point import Point
+from factory_sim.calibration.importers.report import Found, Report
+from factory_sim.calibration.importers.tally import ms, times
+from factory_sim.inputs.logs.jsonscan import Head
+from factory_sim.inputs.logs.values import count, number, positive
+
+FORMAT = "inferencex"
+TOOL = "InferenceX"
+
+
+def detect(head: Head) -> bool:
+    """True for aggregate rows, and for rows of the API with their nested metrics."""
+    return head.any("infmax_model_prefix", "tput_per_gpu", "metrics.tput_per_gpu", "data.tput_per_gpu")
+
+
+def read(report: Report, head: Head) -> Found:
+    """Return one point for each row."""
+    points = []
+    for document, where in report.documents():
+        rows = document.get("data") if isinstance(document.get("data"), list) else [document]
+        for at, row in enumerate(rows):
+            if not isinstance(row, dict):
+                continue
+            if isinstance(row.get("metrics"), dict):
+                row = {**row, **row["metrics"]}
+            place = f"{where}, data[{at}]" if len(rows) > 1 else where
+            if all(positive(row.get(name)) is None for name in ("mean_tpot", "median_tpot", "mean_ttft",
+                                                                "tput_per_gpu")):
+                report.complaints.add("dropped, no TTFT, TPOT or throughput", place)
+                continue
+            points.append(_point(row, place, report))
+    return Found(points, TOOL)
+
+
+def _point(row: dict[str, Any], where: str, report: Report) -> Point:
+    split, gpus, decode_gpus = _gpus(row)
+    per_gpu = positive(row.get("output_tput_per_gpu"))
+    measured = {name: ms(positive(row.get(f"mean_{name}"))) for name in ("ttft", "tpot", "itl", "e2el")}
+    if measured["tpot"] and measured["tpot"] > 60_000:
+        report.note(f"{where}: mean_tpot of {measured['tpot'] / 1000:g} s a token is not credible; times of this "
+                    "format are seconds")
+    hardware = str(row.get("hw") or row.get("hardware") or "")
+    power = _power(row)
+    if power is None and any(key.startswith("joules_per_") for key in row):
+        report.note(f"{where}: power figures left out (power_valid is not 1 or the schema version is absent)")
+    extra: dict[str, Any] = power or {}
+    for key in ("total_tput_per_gpu", "tput_per_gpu", "median_ttft", "median_tpot", "std_ttft", "scenario_type",
+                "framework", "image", "router"):
+        value = row.get(key)
+        if isinstance(value, str) or number(value) is not None:
+            extra[key] = value
+    spec = str(row.get("spec_decoding") or row.get("spec_method") or "") or None
+    concurrency = positive(row.get("conc"))
+    if concurrency:
+        report.note("concurrency is the client's limit (conc) of a closed loop; request counts, token totals and "
+                    "durations are not in these files")
+    return Point(
+        ttft_mean_ms=measured["ttft"], tpot_mean_ms=measured["tpot"], chunk_gap_mean_ms=measured["itl"],
+        e2e_mean_ms=measured["e2el"], concurrency=concurrency, concurrency_set=concurrency,
+        output_tokens_per_s=times(per_gpu, decode_gpus or gpus),
+        n_gpus=gpus, gpu=hardware.replace("_", "-").split("-")[0].lower() or None,
+        engine=row.get("framework"), engine_version=row.get("image"), precision=row.get("precision"),
+        model=row.get("model") or row.get("infmax_model_prefix"), isl=positive(row.get("isl")),
+        osl=positive(row.get("osl")), length_distribution="uniform[0.8*L,L]", parallelism=split,
+        speculative=spec, measured_on=str(row["date"])[:10] if row.get("date") else None,
+        tpot_basis="mean_tpot", label=f"conc {concurrency:g}" if concurrency else "",
+        source=report.source.path.name, format=FORMAT, extra=extra,
+    )
+
+
+def _true(value: object) -> bool:
+    return value is True or str(value).lower() in ("true", "1")
+
+
+def _gpus(row: dict[str, Any]) -> tuple[dict[str, Any], float | None, float | None]:
+    """Return the layout, the GPUs of the system, and the GPUs its output rate was divided by."""
+    prefill, decode = count(row.get("num_prefill_gpu")), count(row.get("num_decode_gpu"))
+    if _true(row.get("is_multinode")) or (prefill or decode):
+        split: dict[str, Any] = {"mode": "disagg" if _true(row.get("disagg", True)) else "agg"}
+        for side, total in (("prefill", prefill), ("decode", decode)):
+            workers = count(row.get(f"{side}_num_workers"))
+            if workers:
+                split[f"{side}_workers"] = workers
+                if total:
+                    split[f"{side}_gpus_per_worker"] = total // workers
+            for name in ("tp", "ep"):
+                if count(row.get(f"{side}_{name}")):
+                    split[f"{side}_{name}"] = count(row[f"{side}_{name}"])
+            if f"{side}_dp_attention" in row:
+                split[f"{side}_dp_attention"] = _true(row[f"{side}_dp_attention"])
+        gpus = (prefill or 0) + (decode or 0) or None
+        return split, gpus, decode or gpus
+    split = {"mode": "disagg" if _true(row.get("disagg")) else "agg"}
+    for name in ("tp", "pp", "ep", "pcp_size", "dcp_size"):
+        if count(row.get(name)):
+            split[name] = count(row[name])
+    if "dp_attention" in row:
+        split["dp_attention"] = _true(row["dp_attention"])
+    gpus = None
+    if "tp" in split:
+        gpus = split["tp"] * split.get("pp", 1) * split.get("pcp_size", 1)
+    return split, gpus, gpus
+
+
+def _power(row: dict[str, Any]) -> dict[str, Any] | None:
+    """Board power and energies where the row says that they are valid, else None."""
+    if number(row.get("power_valid")) != 1 or row.get("power_metric_schema_version") is None:
+        return None
+    return {name: number(row.get(name)) for name in ("avg_power_w", "avg_total_gpu_power_w",
+                                                     "joules_per_output_token") if number(row.get(name)) is not None}

@@ -1,0 +1,151 @@
+"""Which reader a file belongs to: the first whose detector says yes."""
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from factory_sim.calibration.importers import (
+    aiperf,
+    genai_perf,
+    guidellm,
+    inference_perf,
+    inferencex,
+    llmd,
+    llmperf,
+    logs,
+    plain_csv,
+    servegen,
+    sglang,
+    trtllm,
+    vllm,
+    vllm_throughput,
+)
+from factory_sim.calibration.importers.report import Found, Report
+from factory_sim.errors import MeasurementError
+from factory_sim.inputs.logs import jsonscan, tables, yamlscan
+from factory_sim.inputs.logs import read as log_reader
+from factory_sim.inputs.logs.files import Source
+from factory_sim.inputs.logs.values import plain_name
+
+
+class Reader(NamedTuple):
+    """One layout of one tool: how to recognise it and how to read it."""
+
+    name: str
+    detect: Callable[[jsonscan.Head], bool]
+    read: Callable[[Report, jsonscan.Head], Found]
+
+
+JSON_READERS = (
+    Reader(aiperf.FORMAT, aiperf.detect, aiperf.read),
+    Reader(aiperf.RECORDS, aiperf.detect_records, aiperf.read_records),
+    Reader(genai_perf.FORMAT, genai_perf.detect, genai_perf.read),
+    Reader(genai_perf.RAW, genai_perf.detect_raw, genai_perf.read_raw),
+    Reader(guidellm.FORMAT, guidellm.detect, guidellm.read),
+    Reader(inferencex.FORMAT, inferencex.detect, inferencex.read),
+    Reader(trtllm.FORMAT, trtllm.detect, trtllm.read),
+    Reader(inference_perf.FORMAT, inference_perf.detect, inference_perf.read),
+    Reader(inference_perf.REQUESTS, inference_perf.detect_requests, inference_perf.read_requests),
+    Reader(llmd.FORMAT, llmd.detect, llmd.read),
+    Reader(llmperf.FORMAT, llmperf.detect, llmperf.read),
+    Reader(llmperf.RESPONSES, llmperf.detect_responses, llmperf.read_responses),
+    Reader(sglang.FORMAT, sglang.detect, sglang.read),
+    Reader(vllm.FORMAT, vllm.detect, vllm.read),
+    Reader(vllm_throughput.FORMAT, vllm_throughput.detect, vllm_throughput.read),
+    Reader(servegen.FORMAT, servegen.detect, servegen.read),
+)
+KNOWN = (
+    "results of vLLM (bench serve, bench throughput), SGLang, AIPerf, GenAI-Perf, GuideLLM, LLMPerf, inference-perf, "
+    "InferenceX, trtllm-bench, llm-d reports; a CSV of results with units in its names (ttft_ms, tpot_ms, ...); "
+    + log_reader.EXPECTED
+)
+_NOT_RESULTS = {
+    "prediction of AISimulate (simulated, not measured)": ("num_requests", "wall_time_ms", "mean_ttft_ms"),
+    "set of prompts for AIPerf (inputs.json)": ("data.session_id", "data.payloads"),
+    "GPU telemetry or server metrics of AIPerf": ("timestamp_ns", "endpoint_url"),
+}
+_YAML_LINE = re.compile(rb"^(---|[\w\"'.$-]+:(\s|$))")
+
+
+class Known(NamedTuple):
+    """A recognised file, ready to be read."""
+
+    name: str
+    read: Callable[[Report], Found]
+
+
+def recognise(source: Source) -> Known:
+    """Return the reader of an opened file. Raises `MeasurementError` when no format fits."""
+    if source.parquet:
+        return _table(source, tables.header(source), None)
+    head = jsonscan.head(source.data)
+    if head.kind != "other":
+        for reader in JSON_READERS:
+            if reader.detect(head):
+                return Known(reader.name, lambda report, reader=reader: reader.read(report, head))
+        for what, names in _NOT_RESULTS.items():
+            if head.has(*names):
+                raise MeasurementError(f"{source.path}: is a {what}; there is nothing to take from it")
+        name = log_reader.detect(source, head)
+        if name:
+            return Known(name, lambda report: logs.read(report, head))
+        shown = ", ".join(list(dict.fromkeys(path.split(".")[0] for path in head.paths))[:10])
+        raise MeasurementError(
+            f"{source.path}: is JSON of no known format; its members are: {shown or 'none'}. Known are {KNOWN}"
+        )
+    if _is_yaml(source):
+        return Known("yaml", _read_yaml)
+    rows, _ = tables.head_rows(source)
+    if guidellm.detect_csv(rows):
+        return Known(guidellm.FORMAT, lambda report: guidellm.read_csv(report, None))
+    if aiperf.detect_csv(rows):
+        return Known("aiperf_csv", lambda report: aiperf.read_csv(report, None))
+    if servegen.detect_csv(rows, source.name):
+        return Known(servegen.FORMAT, lambda report: servegen.read_csv(report, None))
+    return _table(source, [plain_name(cell) for cell in rows[0]] if rows else [], head)
+
+
+def _table(source: Source, names: list[str], head: jsonscan.Head | None) -> Known:
+    log = log_reader.detect(source, head)
+    results = plain_csv.detect_table(names)
+    if log and (log in logs.TRACES or not results or "concurrency" not in names):
+        return Known(log, lambda report: logs.read(report, head))
+    if results:
+        return Known(plain_csv.FORMAT, lambda report: plain_csv.read(report, names))
+    shown = ", ".join(names[:10])
+    what = f"a table with the columns {shown}" if len(names) > 1 else "no table, no JSON and no YAML"
+    raise MeasurementError(f"{source.path}: is {what}, which is no known format. Known are {KNOWN}")
+
+
+def _is_yaml(source: Source) -> bool:
+    if source.name.lower().endswith((".yaml", ".yml")):
+        return True
+    lines = [line for line in bytes(source.data[:4096]).split(b"\n") if line.strip() and not line.startswith(b"#")]
+    return bool(lines) and bool(_YAML_LINE.match(lines[0])) and len(lines) > 1
+
+
+def _read_yaml(report: Report) -> Found:
+    """Read a YAML report: GuideLLM's or llm-d's."""
+    plan, benchmarks = guidellm.tree_plan()
+    found = Found([], "")
+    known = False
+    for document in yamlscan.documents(report.source, plan):
+        if isinstance(document, jsonscan.Loss):
+            report.complaints.add("dropped, cut off" if document.cut else "dropped, not YAML", document.message)
+            if benchmarks:
+                found, known = guidellm.found(benchmarks, {}, report), True
+        elif isinstance(document, dict) and "benchmarks" in document:
+            found, known = guidellm.found(benchmarks, document, report), True
+        elif isinstance(document, dict) and llmd.detect_tree(document):
+            more = llmd.read_tree(document, report)
+            found = Found([*found.points, *more.points], more.tool, more.tool_version)
+            known = True
+    if not known and not report.complaints.total:
+        raise MeasurementError(f"{report.source.path}: is YAML of no known format. Known are {KNOWN}")
+    return found
+
+
+def describe(known: Known, found: Found) -> str:
+    """Name of the format of a file that was read: that of its points where they agree."""
+    names: dict[str, Any] = dict.fromkeys(point.format for point in found.points if point.format)
+    return next(iter(names)) if len(names) == 1 else known.name

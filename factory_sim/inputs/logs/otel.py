@@ -1,0 +1,178 @@
+"""OpenTelemetry GenAI spans, in both containers: SDK JSON (one span a line) and OTLP JSON (one batch a line).
+
+Spans of the semantic conventions hold no TTFT. OpenLLMetry adds one event a streamed chunk: the first is the first
+token, and one more than there are tokens means that the last chunk carried only the usage.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from factory_sim.inputs.logs.jsonscan import Head
+from factory_sim.inputs.logs.records import Complaints, Request
+from factory_sim.inputs.logs.values import epoch_seconds, number
+
+OPERATIONS = ("chat", "text_completion", "completion", "generate_content")
+CHUNK_EVENT = "gen_ai.content.completion.chunk"
+_INPUT = ("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens", "llm.usage.prompt_tokens",
+          "llm.token_count.prompt")
+_OUTPUT = ("gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens", "llm.usage.completion_tokens",
+           "llm.token_count.completion")
+_CACHED = ("gen_ai.usage.cache_read.input_tokens", "gen_ai.usage.cache_read_input_tokens",
+           "gen_ai.usage.cached_tokens", "llm.usage.cache_read_input_tokens")
+_REASONING = ("gen_ai.usage.reasoning_tokens", "gen_ai.usage.reasoning.output_tokens",
+              "llm.usage.reasoning_tokens")
+_FIRST_TOKEN_S = ("gen_ai.server.time_to_first_token", "gen_ai.response.time_to_first_chunk",
+                  "gen_ai.client.time_to_first_token")
+
+
+def detect(head: Head) -> bool:
+    """True for OTLP batches and for SDK spans."""
+    if head.any("resourceSpans", "resource_spans", "scopeSpans"):
+        return True
+    return head.has("attributes", "start_time") and head.any("context.trace_id", "context", "trace_id")
+
+
+def requests(document: dict[str, Any], where: str, complaints: Complaints) -> Iterator[Request]:
+    """Yield the requests to language models among the spans of one document."""
+    for span, attributes in _spans(document):
+        operation = attributes.get("gen_ai.operation.name") or attributes.get("llm.request.type")
+        if operation is not None and str(operation).lower() not in OPERATIONS:
+            complaints.add(f"left out, spans of operation {operation}", where)
+            continue
+        if operation is None and not any(name.startswith(("gen_ai.", "llm.")) for name in attributes):
+            complaints.add("left out, spans without gen_ai attributes", where)
+            continue
+        found = _request(span, attributes, where, complaints)
+        if found:
+            yield found
+
+
+def tool(document: dict[str, Any]) -> tuple[str | None, str | None]:
+    """Return the instrumentation's name and version where the container tells them."""
+    for resource in _lists(document, "resourceSpans", "resource_spans"):
+        for scope in _lists(resource, "scopeSpans", "scope_spans", "instrumentationLibrarySpans"):
+            info = scope.get("scope") or scope.get("instrumentationLibrary") or {}
+            if info.get("name"):
+                return info["name"], info.get("version")
+    info = document.get("instrumentation_scope") or document.get("instrumentation_info") or {}
+    return (info.get("name"), info.get("version")) if isinstance(info, dict) else (None, None)
+
+
+def _spans(document: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    batches = _lists(document, "resourceSpans", "resource_spans")
+    if not batches and _lists(document, "scopeSpans", "scope_spans"):
+        batches = [document]
+    if not batches:
+        attributes = document.get("attributes")
+        yield document, attributes if isinstance(attributes, dict) else _pairs(attributes)
+    for resource in batches:
+        for scope in _lists(resource, "scopeSpans", "scope_spans", "instrumentationLibrarySpans"):
+            for span in _lists(scope, "spans"):
+                yield span, _pairs(span.get("attributes"))
+
+
+def _lists(container: dict[str, Any], *names: str) -> list[dict[str, Any]]:
+    for name in names:
+        found = container.get(name)
+        if isinstance(found, list):
+            return [item for item in found if isinstance(item, dict)]
+    return []
+
+
+def _pairs(attributes: object) -> dict[str, Any]:
+    """Attributes of OTLP JSON as an object; integers there are texts."""
+    if isinstance(attributes, dict):
+        return attributes
+    found = {}
+    for pair in attributes if isinstance(attributes, list) else []:
+        value = pair.get("value") if isinstance(pair, dict) else None
+        if isinstance(value, dict):
+            for kind in ("stringValue", "intValue", "doubleValue", "boolValue", "string_value", "int_value",
+                         "double_value", "bool_value"):
+                if kind in value:
+                    found[pair.get("key")] = value[kind]
+                    break
+    return found
+
+
+def _request(span: dict[str, Any], attributes: dict[str, Any], where: str, complaints: Complaints) -> Request | None:
+    start_s = _moment(span, "startTimeUnixNano", "start_time_unix_nano", "start_time", "startTime")
+    end_s = _moment(span, "endTimeUnixNano", "end_time_unix_nano", "end_time", "endTime")
+    if start_s is None:
+        complaints.add("dropped, spans without a start time", where)
+        return None
+    ok = not _failed(span, attributes)
+    isl, osl = _number(attributes, _INPUT), _number(attributes, _OUTPUT)
+    if ok and isl is None and osl is None:
+        complaints.add("dropped, spans without token counts", where)
+        return None
+    nan = float("nan")
+    e2e_s = end_s - start_s if end_s is not None and end_s > start_s else None
+    if ok and e2e_s is None:
+        complaints.add("latency dropped, the span has no end after its start", where)
+    ttft_s, decode_s = _token_times(span, attributes, start_s, e2e_s, osl)
+    context = span.get("context") if isinstance(span.get("context"), dict) else span
+    span_id = str(context.get("span_id") or context.get("spanId") or "").removeprefix("0x")
+    trace_id = str(context.get("trace_id") or context.get("traceId") or "").removeprefix("0x")
+    return Request(
+        start_s=start_s,
+        isl=nan if isl is None else isl,
+        osl=nan if osl is None else osl,
+        cached_tokens=_or_nan(_number(attributes, _CACHED)),
+        reasoning_tokens=_or_nan(_number(attributes, _REASONING)),
+        ttft_s=_or_nan(ttft_s),
+        decode_s=_or_nan(decode_s),
+        e2e_s=_or_nan(e2e_s),
+        ok=ok,
+        session=attributes.get("gen_ai.conversation.id") or attributes.get("session.id") or None,
+        tenant=attributes.get("enduser.id") or attributes.get("user.id") or None,
+        model=attributes.get("gen_ai.response.model") or attributes.get("gen_ai.request.model"),
+        key=(trace_id, span_id) if span_id else None,
+    )
+
+
+def _token_times(span, attributes, start_s: float, e2e_s: float | None, osl: float | None):
+    """TTFT and time from first to last token, seconds; None where the span does not tell."""
+    moments = sorted(
+        moment
+        for event in _lists(span, "events")
+        if event.get("name") == CHUNK_EVENT
+        and (moment := _moment(event, "timeUnixNano", "time_unix_nano", "timestamp")) is not None
+    )
+    if not moments:
+        ttft_s = _number(attributes, _FIRST_TOKEN_S)
+        if ttft_s is None or e2e_s is None or not 0 < ttft_s <= e2e_s:
+            return None, None
+        return ttft_s, e2e_s - ttft_s
+    if osl is not None and len(moments) == osl + 1:
+        moments = moments[:-1]
+    ttft_s = moments[0] - start_s
+    if ttft_s <= 0:
+        return None, None
+    return ttft_s, (moments[-1] - moments[0] if len(moments) > 1 else None)
+
+
+def _failed(span: dict[str, Any], attributes: dict[str, Any]) -> bool:
+    status = span.get("status") if isinstance(span.get("status"), dict) else {}
+    code = status.get("code", status.get("status_code"))
+    return "error.type" in attributes or str(code).upper() in ("2", "ERROR", "STATUS_CODE_ERROR", "STATUSCODE.ERROR")
+
+
+def _moment(container: dict[str, Any], *names: str) -> float | None:
+    for name in names:
+        found = epoch_seconds(container.get(name))
+        if found is not None:
+            return found
+    return None
+
+
+def _number(attributes: dict[str, Any], names: tuple[str, ...]) -> float | None:
+    for name in names:
+        found = number(attributes.get(name))
+        if found is not None and found >= 0:
+            return found
+    return None
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else value

@@ -1,0 +1,213 @@
+"""Reading request logs and traces of any supported layout, as batches or as one table of arrivals and lengths."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from factory_sim.errors import TraceError
+from factory_sim.inputs.logs import gateway, jsonscan, litellm, otel, sessions, tables
+from factory_sim.inputs.logs.columns import Mapping, mapping
+from factory_sim.inputs.logs.files import Source, open_bytes
+from factory_sim.inputs.logs.records import BATCH_ROWS, Complaints, Request, batch
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+EXPECTED = (
+    "LiteLLM logs, OpenTelemetry GenAI spans, Azure, BurstGPT, Mooncake or agentic traces, or a CSV, JSONL or Parquet "
+    "table with a time (ISO, epoch, or arrival_s), input_tokens and output_tokens"
+)
+
+
+@dataclass
+class Log:
+    """A recognised log or trace: what it is, and its requests batch by batch."""
+
+    format: str
+    tool: str
+    tool_version: str | None
+    batches: Iterator["pd.DataFrame"]
+    complaints: Complaints
+    session_relative: bool = False
+    notes: list[str] = field(default_factory=list)
+
+
+def detect(source: Source, head: jsonscan.Head | None = None) -> str | None:
+    """Return the name of the log's or trace's format, or None when the file is neither."""
+    if not source.parquet:
+        head = head or jsonscan.head(source.data)
+        if head.kind != "other":
+            if litellm.detect(head):
+                return "litellm"
+            if otel.detect(head):
+                return "otel_spans"
+            session_format = sessions.detect(head)
+            if session_format:
+                return session_format
+    plan = _plan(source, head)
+    return plan.format if plan else None
+
+
+def open_log(source: Source, head: jsonscan.Head | None = None) -> Log:
+    """Return the requests of an opened file. Raises `TraceError` when it is no log or trace."""
+    if not source.parquet:
+        head = head or jsonscan.head(source.data)
+    name = detect(source, head)
+    complaints = Complaints()
+    if name is None:
+        raise TraceError(f"{source.path}: is no log or trace that can be read; known are {EXPECTED}")
+    is_json = head is not None and head.kind != "other"
+    if name == "litellm" and is_json:
+        return Log(name, "LiteLLM", None, _record_batches(source, litellm.PLAN, _one(litellm.request), complaints),
+                   complaints)
+    if name == "otel_spans":
+        tool, version = _span_tool(source)
+        return Log(name, tool or "OpenTelemetry", version,
+                   _record_batches(source, None, otel.requests, complaints), complaints)
+    if name in ("weka_trace", "llmservingsim_trace"):
+        return Log(name, name.replace("_", " "), None, _record_batches(source, None, sessions.requests, complaints),
+                   complaints, session_relative=name == "weka_trace")
+    plan = _plan(source, head)
+    notes = [f"column {column!r} is not used: its unit is not in its name (write {column}_s or {column}_ms)"
+             for column in plan.unitless]
+    frames = _json_frames(source, plan, complaints) if is_json else tables.blocks(source, plan.wanted, complaints)
+    batches = (gateway.requests(frame, plan, str(source.path), complaints) for frame in frames)
+    return Log(plan.format, plan.tool, None, batches, complaints, plan.session_relative, notes)
+
+
+def _one(read):
+    def each(document: dict[str, Any], where: str, complaints: Complaints) -> Iterator[Request]:
+        found = read(document, where, complaints)
+        if found is not None:
+            yield found
+
+    return each
+
+
+def _plan(source: Source, head: jsonscan.Head | None) -> Mapping | None:
+    from factory_sim.inputs.logs.values import plain_name
+
+    if head is None or head.kind == "other":
+        return mapping(tables.header(source))
+    return mapping([plain_name(path.replace(".", "_")) for path in head.paths])
+
+
+def _span_tool(source: Source) -> tuple[str | None, str | None]:
+    for document, _ in jsonscan.documents(source.data):
+        if isinstance(document, dict):
+            return otel.tool(document)
+    return None, None
+
+
+def _lines(source: Source) -> Iterator[tuple[Any, int]]:
+    """Number documents by line where each has its own, cheaply."""
+    line, seen = 1, 0
+
+    def at(position: int) -> int:
+        nonlocal line, seen
+        if position < seen:
+            return line
+        while seen < position:
+            block = source.data[seen : min(seen + (1 << 20), position)]
+            line += block.count(b"\n")
+            seen += len(block)
+        return line
+
+    return at
+
+
+def _documents(source: Source, plan, complaints: Complaints) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yield objects with where they stand; what cannot be read is complained of."""
+    line_at = _lines(source)
+    for document, position in jsonscan.documents(source.data, plan):
+        if isinstance(document, jsonscan.Loss):
+            line, column = source.line_column(document.position)
+            complaints.add("dropped, cut off" if document.cut else "dropped, not JSON",
+                           f"line {line}, column {column}: {document.message}")
+        elif isinstance(document, dict):
+            yield document, f"line {line_at(position)}"
+        else:
+            complaints.add("dropped, not an object", f"line {line_at(position)}, found {str(document)[:20]!r}")
+
+
+def _record_batches(source: Source, plan, read, complaints: Complaints) -> Iterator["pd.DataFrame"]:
+    rows: list[Request] = []
+    for document, where in _documents(source, plan, complaints):
+        rows.extend(read(document, where, complaints))
+        if len(rows) >= BATCH_ROWS:
+            yield batch(rows)
+            rows = []
+    if rows:
+        yield batch(rows)
+
+
+def _json_frames(source: Source, plan: Mapping, complaints: Complaints) -> Iterator["pd.DataFrame"]:
+    import pandas as pd
+
+    wanted = sorted(plan.wanted)
+    rows, numbers = [], []
+    for document, where in _documents(source, None, complaints):
+        record = gateway.flat(document)
+        rows.append([record.get(name) for name in wanted])
+        numbers.append(int(where.split()[1]))
+        if len(rows) >= BATCH_ROWS:
+            yield pd.DataFrame(rows, columns=wanted, index=numbers, dtype=object)
+            rows, numbers = [], []
+    if rows:
+        yield pd.DataFrame(rows, columns=wanted, index=numbers, dtype=object)
+
+
+def read_request_log(path: str | Path) -> "pd.DataFrame":
+    """Read a log or trace as a workload: lengths and arrival times, never text.
+
+    Columns: `arrival_s` (seconds from the first request; from the session's start where the trace tells no more; NaN
+    where it has no times), `isl`, `osl`, `cached_tokens`, `reasoning_tokens` (tokens; the last two NaN where unknown),
+    `session`, `tenant`, `model` (categories; sessions and tenants only as numbers, -1 unknown), `ttft_s`, `e2e_s`
+    (as measured, or NaN). Rows are sorted by arrival (ties keep their order).
+
+    Failed requests and rows without a prompt are left out; an answer of 0 tokens counts as 1. `frame.attrs["notes"]`
+    tells what was recognised, dropped and repaired. Raises `TraceError` when nothing is left.
+    """
+    import numpy as np
+    import pandas as pd
+
+    with open_bytes(path, TraceError) as source:
+        log = open_log(source)
+        parts = [_workload(part) for part in log.batches]
+        notes = [f"{log.format}: {sum(len(part) for part in parts)} requests", *source.notes, *log.notes,
+                 *log.complaints.notes()]
+    frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    lost = 0 if frame.empty else int((~frame["ok"]).sum())
+    if lost:
+        notes.append(f"left out, {lost} failed requests")
+        frame = frame[frame["ok"]]
+    empty = 0 if frame.empty else int((frame["isl"] < 1).sum())
+    if empty:
+        notes.append(f"left out, {empty} requests without a prompt")
+        frame = frame[frame["isl"] >= 1]
+    if frame.empty:
+        raise TraceError(f"{path}: no usable request is left; {'; '.join(notes)}")
+    silent = int((frame["osl"] < 1).sum())
+    if silent:
+        notes.append(f"repaired, {silent} answers of 0 tokens count as 1")
+    frame = frame.drop(columns="ok").assign(
+        isl=frame["isl"].astype("int64"), osl=frame["osl"].clip(lower=1).astype("int64")
+    )
+    if not log.session_relative and frame["arrival_s"].notna().any():
+        frame["arrival_s"] -= frame["arrival_s"].min()
+        if (np.diff(frame["arrival_s"].to_numpy()) < 0).any():
+            notes.append("repaired, requests were not in order of arrival: sorted")
+        frame = frame.sort_values("arrival_s", kind="stable")
+    for name in ("session", "tenant"):
+        frame[name] = pd.factorize(frame[name])[0]
+    frame["model"] = frame["model"].astype("category")
+    frame = frame.reset_index(drop=True)
+    frame.attrs = {"format": log.format, "tool": log.tool, "notes": notes, "session_relative": log.session_relative}
+    return frame
+
+
+def _workload(part: "pd.DataFrame") -> "pd.DataFrame":
+    names = ["start_s", "isl", "osl", "cached_tokens", "reasoning_tokens", "session", "tenant", "model", "ttft_s",
+             "e2e_s", "ok"]
+    return part[names].rename(columns={"start_s": "arrival_s"})

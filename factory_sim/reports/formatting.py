@@ -89,20 +89,22 @@ def format_value(value: float | None, unit: str = "", digits: int = 3, exact: bo
 def format_band(low: float | None, value: float | None, high: float | None, unit: str = "", digits: int = 3) -> str:
     """Return "0.15–0.18": both ends in the scale of `value`, whose prefix and symbol are not said again.
 
-    Ends that are far off that scale are written out with their own. No band at all, or one of no width, is an empty
-    string.
+    Ends that are far off that scale are written out with their own. No band at all, or one whose ends are written as
+    the value is, gives an empty string.
     """
     ends = (low, high)
     if any(end is None or math.isnan(end) for end in ends) or low == high == value:
         return ""
-    if unit in _PERCENT:
-        return _joined(*(_percent(end * _PERCENT[unit], digits) for end in ends))
     known = value is not None and math.isfinite(value) and value != 0
-    scale = _scale(value, unit, digits)[0] if known else math.nan
-    if not known or max(abs(low), abs(high)) / scale >= 1e5:
+    if unit in _PERCENT:
+        texts = [_percent(end * _PERCENT[unit], digits) for end in (*ends, value if known else math.inf)]
+    elif not known or max(abs(low), abs(high)) / _scale(value, unit, digits)[0] >= 1e5:
         return _joined(*(format_value(end, unit, digits) for end in ends))
-    places = _places(abs(value) / scale, digits, unit.startswith("USD"), scale)
-    return _joined(*(_end(end / scale, places) for end in ends))
+    else:
+        scale = _scale(value, unit, digits)[0]
+        places = _places(abs(value) / scale, digits, unit.startswith("USD"), scale)
+        texts = [_end(end / scale, places) for end in (*ends, value)]
+    return "" if texts[0] == texts[1] == texts[2] else _joined(*texts[:2])
 
 
 def format_quantity(value: float | None, unit: str = "", digits: int = 3) -> str:
@@ -155,11 +157,16 @@ def _end(end: float, places: int) -> str:
 
 
 def _percent(percent: float, digits: int) -> str:
-    """Per cent in `digits` digits, more of them near 0 and 100, so that neither is claimed unless it is true."""
-    if percent in (0, 100):
+    """Per cent in `digits` digits, more of them near 0 and 100, so that neither is claimed unless it is true.
+
+    What is within a billionth of 100 is 100: sums of floats come no closer.
+    """
+    if percent == 0 or abs(percent - 100) < 1e-7:
         return f"{percent:.0f}"
+    if math.isinf(percent):
+        return "∞"
     if 50 < percent < 100:
-        places = min(9, max(digits - 2, math.ceil(-math.log10(100 - percent))))
+        places = max(digits - 2, math.ceil(-math.log10(100 - percent)))
         text = f"{percent:.{places}f}"
         return text if float(text) < 100 else f"{percent:.{places + 1}f}"
     return f"{percent:,.{_places(abs(percent), digits if abs(percent) >= 1 else max(1, digits - 1), False, 1.0)}f}"

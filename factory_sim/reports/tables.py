@@ -1,7 +1,7 @@
 """Tables for the terminal: figures as rows; weeks, stages or runs as columns; each cell a value, its band, its trust.
 
-They are rich renderables: print them on a `rich.console.Console`. Columns that do not fit side by side are continued in
-a further block below, never cut, so that a pipe or a narrow window loses no figure.
+They are rich renderables: print them on a `rich.console.Console`. Columns that do not fit side by side are continued
+in a further block below, never cut, so that a pipe or a narrow window loses no figure.
 """
 
 import re
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 from rich import box
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -43,6 +43,7 @@ COLUMN_UNITS = {
 }  # fmt: skip
 """Unit of a column by the end of its name, longest first."""
 
+_RANGES = "ranges are P10–P90, left out where they round to the value"
 _LABEL_WIDTH = 27
 _GAP = 2
 """Between columns: one of padding, one of the box."""
@@ -108,8 +109,8 @@ def figures_grid(
 ) -> Grid:
     """Return the table of a run: `rows` of figures against `windows`, for one service.
 
-    figures: tidy frame of figure, window, service, value, low, high, unit, trust (as in `summary.json`). A figure that
-    no window has is left out. labels: names of windows for the header where `window_label` does not do.
+    figures: tidy frame of figure, window, service, value, low, high, unit, trust (as in `summary.json`). A figure
+    that no window has is left out. labels: names of windows for the header where `window_label` does not do.
     """
     chosen = figures[(figures.service == service) & figures.window.isin(list(windows))]
     cells = {(row.figure, row.window): _figure_cell(row) for row in chosen.itertuples(index=False)}
@@ -120,7 +121,7 @@ def figures_grid(
         lines = [[cells.get((name, window), Cell("")) for window in windows] for name in known]
         groups.append([(_label(name, units[name]), line) for name, line in zip(known, lines)])
     headers = [(labels or {}).get(window, window_label(window)) for window in windows]
-    notes = ["ranges are P10–P90"] if any(cell.band for cell in cells.values()) else []
+    notes = [_RANGES] if any(cell.band for cell in cells.values()) else []
     return Grid(title, headers, [group for group in groups if group], notes)
 
 
@@ -136,9 +137,9 @@ def comparison_grid(
 ) -> Grid:
     """Return runs side by side, each with its ratio to the first.
 
-    comparison: tidy frame of figure, run, value, low, high, unit, trust (one window and service), and ratio, ratio_low,
-    ratio_high against the run `first` (default: the run named first in the frame). A ratio whose band holds 1 is marked
-    "≈": no difference beyond the band.
+    comparison: tidy frame of figure, run, value, low, high, unit, trust (one window and service), and ratio,
+    ratio_low, ratio_high against the run `first` (default: the run named first in the frame). A ratio whose band
+    holds 1 is marked "≈": no difference beyond the band.
     """
     runs = list(dict.fromkeys(comparison.run))
     first = first or runs[0]
@@ -160,7 +161,7 @@ def comparison_grid(
             lines.append((_label(name, units[name]), line))
         groups.append(lines)
     same = any(cell.quiet for group in groups for _, line in group for cell in line)
-    notes = [f"ratios are to {first}; ranges are P10–P90", *(["≈ no difference beyond the range"] if same else [])]
+    notes = [f"ratios are to {first}; {_RANGES}", *(["≈ no difference beyond the range"] if same else [])]
     return Grid(title, headers, [group for group in groups if group], notes)
 
 
@@ -169,9 +170,9 @@ def tidy_table(
 ) -> "TidyTable":
     """Return any frame as a table: one line a row, numbers with the unit that their column's name ends in.
 
-    units: unit by column, over `COLUMN_UNITS`. Whole numbers without a unit are written out, other numbers in `digits`
-    significant digits. Text folds where the width is short; number columns that do not fit continue in a block below,
-    under the same first column.
+    units: unit by column, over `COLUMN_UNITS`. Whole numbers without a unit are written out, other numbers in
+    `digits` significant digits. Text folds where the width is short; number columns that do not fit continue in a
+    block below, under the same first column.
     """
     units = dict(units or {})
     headers, columns, numeric = [], [], []
@@ -275,8 +276,6 @@ def _cell_text(cell: Cell, ascii_only: bool, inline: bool) -> Text:
     text = Text(value, style="dim" if cell.quiet else "bold")
     if band:
         text.append(f"  {band}" if inline else f"\n{band}", style="dim not bold")
-    elif not inline:
-        text.append("\n")
     return text
 
 
@@ -343,3 +342,30 @@ def checks_table(checks: Iterable[Mapping]) -> TidyTable:
     frame = pd.DataFrame(list(checks), columns=["check", "ok", "detail"])
     frame["ok"] = ["holds" if ok else "BROKEN" for ok in frame["ok"]]
     return tidy_table(frame, title="Checks")
+
+
+def run_report(summary: Mapping, *, name: str = "") -> Group:
+    """Return everything that the terminal shows of a run: by week, by stage, each service, and the checks that fail.
+
+    summary: the content of `summary.json`. Print it on a rich Console.
+    """
+    from factory_sim.results.store import figures_frame
+
+    figures = figures_frame(summary)
+    name = name or summary["scenario"]["name"]
+    services = [service for service in dict.fromkeys(figures.service) if service != "all"]
+    parts = []
+    weeks, stages = windows_of(figures, "week"), windows_of(figures, "stage")
+    parts.append(figures_grid(figures, weeks or ["whole"], title=f"{name}, by week"))
+    if stages:
+        parts.append(figures_grid(figures, stages, title=f"{name}, by stage"))
+    if len(services) > 1:
+        for service in services:
+            title = f"{name}, service {service}, by week"
+            parts.append(figures_grid(figures, weeks or ["whole"], title=title, service=service))
+    broken = [check for check in summary["checks"] if not check["ok"]]
+    if broken:
+        parts.append(checks_table(broken))
+    else:
+        parts.append(Text(f"all {len(summary['checks'])} checks hold", style="dim"))
+    return Group(*parts)

@@ -15,9 +15,9 @@ from factory_sim.model.serving import ServingSystem, decode_steps
 from factory_sim.model.workload import LengthModel, arrival_times
 from factory_sim.streams import stream
 
-LOADS = (0.2, 0.35, 0.5, 0.62, 0.73, 0.82, 0.9, 0.97, 1.04, 1.12, 1.21, 1.31, 1.42, 1.55)
+LOADS = (0.3, 0.5, 0.65, 0.77, 0.87, 0.95, 1.03, 1.11, 1.2, 1.3, 1.42, 1.56)
 """Loads of the test, relative to the fluid estimate of what the promise allows."""
-MOST_REQUESTS = 30_000
+MOST_REQUESTS = 60_000
 """Requests of one load beyond which its window is cut short."""
 UNSTABLE = 0.15
 """Growth of the number in the system over a window, relative to it, at which the load does not settle."""
@@ -128,16 +128,17 @@ def load_test(
     kept = int(np.clip(round(sequences / max(fluid.number_at(guess), 1.0)), 1, 8))
     pool = Pool([(system, kept)], router=router)
     rows: list[tuple[float, float, float, float]] = []
-    clock_s, played = 0.0, 0
+    clock_s, played, learned = 0.0, 0, 1.0
     for load in LOADS:
         rate = guess * load
-        missing = int(fluid.number_at(rate) * kept) - pool.in_system()
+        missing = int(learned * fluid.number_at(rate) * kept) - pool.in_system()
         if missing > 0:
             pool.offer(in_progress(rng, lengths, system, missing, clock_s))
         row, clock_s, count = _play_load(pool, system, lengths, rate, kept, clock_s, tpot_limit_s, rng)
         played += count
         rows.append((rate, *row))
-        if row[1] > 2.0 * tpot_limit_s:
+        learned = pool.in_system() / (kept * fluid.number_at(rate))  # what the fluid model is off by
+        if row[1] > 1.6 * tpot_limit_s:
             break
     rate, ttft, tpot, number = np.array(rows).T
     return LatencyCurve(rate, np.maximum.accumulate(ttft), np.maximum.accumulate(tpot), number, played)

@@ -7,6 +7,7 @@ import numpy as np
 from scipy.stats import norm
 
 from factory_sim.engine.load_test import LatencyCurve, load_test
+from factory_sim.engine.threads import side_by_side
 from factory_sim.errors import CapacityError, FactorySimError, ScenarioError
 from factory_sim.inputs import catalog
 from factory_sim.inputs.prices import price_book
@@ -83,10 +84,12 @@ def _service(scenario: Scenario, name: str, service: Service) -> ResolvedService
         rhythm = rate_shape(demand.rhythm if demand else "flat")
     except FactorySimError as error:
         raise ScenarioError(f"{where}.traffic.demand.rhythm: {error}") from None
-    stages = tuple(
-        _stage(scenario, f"{where}.stages.{index} ({stage.name})", service, stage, lengths)
-        for index, stage in enumerate(service.stages)
-    )
+
+    def resolved(numbered: tuple[int, Stage]) -> ResolvedStage:
+        index, stage = numbered
+        return _stage(scenario, f"{where}.stages.{index} ({stage.name})", service, stage, lengths)
+
+    stages = tuple(side_by_side(resolved, enumerate(service.stages)))
     first = stages[0]
     level = 0.0
     if demand:

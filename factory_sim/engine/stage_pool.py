@@ -123,7 +123,8 @@ class StagePool:
         missing = int(self.number_at(rate) * self.kept) - self.pool.in_system()
         if missing > 0:
             self._seed(missing)
-        warm_s, window_s = self.sampling.warmup_s, self.sampling.window_s
+        warm_s = self.sampling.warmup_s
+        window_s = min(self.sampling.window_s, max(self.sampling.window_requests / (rate * self.kept), warm_s))
         if self.played_windows and abs(rate - self.load) <= SAME_LOAD * rate:
             warm_s = 0.0
         self._offer(rate, warm_s + window_s, share)
@@ -238,7 +239,7 @@ class StagePool:
             "input_tokens_computed": int(totals["prefill_tokens"].sum() - totals["recomputed_tokens"].sum()),
             "input_tokens_cached": int(totals["cached_tokens"].sum()),
             "recomputed_tokens": int(totals["recomputed_tokens"].sum()),
-            "output_tokens": int(totals["decode_tokens"].sum()),
+            "output_tokens": round(float(totals["decode_tokens"].sum())),
             "busy_s": float(totals["busy_s"].max()),
             "wall_s": self.clock_s,
             "system_s": float(totals["system_seconds"]),

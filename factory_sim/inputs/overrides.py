@@ -74,7 +74,9 @@ def parse_scenario(raw: dict[str, Any], where: str = "scenario") -> Scenario:
 
 def scenario_yaml(scenario: Scenario) -> str:
     """The resolved scenario as YAML; every default is written out, so the text stands alone."""
-    return yaml.safe_dump(scenario.model_dump(mode="json", exclude={"variants"}), sort_keys=False, allow_unicode=True, width=120)
+    return yaml.safe_dump(
+        scenario.model_dump(mode="json", exclude={"variants"}), sort_keys=False, allow_unicode=True, width=120
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -100,7 +102,9 @@ def _read(path: Path) -> dict[str, Any]:
     if raw is None:
         raise ScenarioError(f"{path}: is empty; a scenario needs name, start, duration_days, site and services")
     if not isinstance(raw, dict):
-        raise ScenarioError(f"{path}: holds a {type(raw).__name__}; a scenario is a mapping with name, start, duration_days, site and services")
+        raise ScenarioError(
+            f"{path}: holds a {type(raw).__name__}; a scenario is a mapping with name, start, duration_days, site and services"
+        )
     return raw
 
 
@@ -138,7 +142,9 @@ def _index(items: list[Any], part: str, where: str, at: str) -> int:
         return names.index(part)
     if part.lstrip("-").isdigit() and -len(items) <= int(part) < len(items):
         return int(part)
-    raise ScenarioError(f"{where}: '{at}' has no item '{part}'{closest(part, [n for n in names if n])} (or a number from 0 to {len(items) - 1})")
+    raise ScenarioError(
+        f"{where}: '{at}' has no item '{part}'{closest(part, [n for n in names if n])} (or a number from 0 to {len(items) - 1})"
+    )
 
 
 def _explain(item: dict[str, Any], where: str) -> str:

@@ -213,10 +213,12 @@ class Sampling(Record):
     """Thinning over replicas keeps enough instances to hold about this many running sequences, and at least `instances_kept`."""
     instances_kept: PositiveInt = 4
     """Fewest instances of a stage that are played behind the router (or all, if the fleet has fewer)."""
-    warmup_s: NonNegative = 120.0
+    warmup_s: NonNegative = 60.0
     """Played and dropped before a window that follows another load, seconds."""
     window_s: PositiveFloat = 600.0
-    """Played and counted for one window, seconds."""
+    """Played and counted for one window, seconds, at most."""
+    window_requests: PositiveInt = 10_000
+    """A window ends once about this many requests have arrived, but not before `warmup_s`."""
     hours_per_window: PositiveFloat = 8.0
     """A played window stands for at most this many like hours of the calendar."""
     load_tolerance: Annotated[float, Field(gt=0.0, le=0.5)] = 0.08

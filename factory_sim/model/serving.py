@@ -76,6 +76,8 @@ class ServingSystem:
     """Mean tokens that a sequence gains in a decode step; 1.0 without speculation."""
     kv_transfer_s_per_token: float = 0.0
     """Seconds a prompt token to hand its KV from prefill to decode."""
+    kv_link_s_per_token: float = 0.0
+    """Seconds a prompt token occupies the link of its prefill worker: transfers queue for it; 0 means no contention."""
     kv_transfer_latency_s: float = 0.0
     """Seconds a request of that hand-off whatever its length."""
     request_overhead_s: float = 0.0

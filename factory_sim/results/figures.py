@@ -73,27 +73,55 @@ Mark = Callable[[pd.DataFrame], pd.DataFrame]
 def figures(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """All figures of a run: figure, window, service, value, low, high, unit, trust.
 
-    Windows: ``whole``, ``week_1``.. and ``stage_<name>``; services by name and ``all``.
+    Windows: ``whole``, ``week_1``.. and ``stage_<name>``; services by name and ``all``. Reads the table `replications`
+    (`by_replication`), and `windows` for the ladder of trust.
     """
-    per_replication = by_replication(tables, mark_spans)
     trust = _trust(mark_spans(tables["windows"]))
-    frame = band(per_replication, ["window", "service"])
+    frame = band(tables["replications"], ["window", "service"])
     frame["trust"] = [trust[key] for key in zip(frame["window"], frame["service"])]
-    ratios = _ratios(per_replication)
-    ratios["trust"] = trust[("whole", "all")]
-    frame = pd.concat([frame, ratios], ignore_index=True)
     frame["unit"] = frame["figure"].map(UNITS)
     return frame[["figure", "window", "service", "value", "low", "high", "unit", "trust"]]
 
 
-def series(tables: dict[str, pd.DataFrame], step_hours: float = 6.0) -> pd.DataFrame:
+def replications(tables: dict[str, pd.DataFrame], drawn: pd.DataFrame) -> pd.DataFrame:
+    """Every figure of every window and service in each replication: window, service, replication, figure, value, drawn.
+
+    `value` is at the stated prices (table `postings`), `drawn` at the replication's own draw of the uncertain ones.
+    """
+    found = _at_both_prices(tables, drawn, mark_spans)
+    return pd.concat([found, _first_to_last(found)], ignore_index=True)
+
+
+def _at_both_prices(tables: dict[str, pd.DataFrame], drawn: pd.DataFrame, mark: Mark) -> pd.DataFrame:
+    marked = {name: mark(tables[name]) for name in ("windows", "weights")}
+    latency = percentiles(tables["latency"], marked["weights"])
+    stated = by_replication(marked["windows"], latency, mark(money_by_window(tables["postings"])))
+    other = by_replication(marked["windows"], latency, mark(money_by_window(drawn)))
+    return stated.assign(drawn=other["value"])
+
+
+def ratio_figures(base: pd.DataFrame, other: pd.DataFrame, *, paired: bool) -> pd.DataFrame:
+    """Ratios of two runs' `replications`: figure, window, service, ratio, ratio_low, ratio_high (P50, P10, P90).
+
+    `paired`: within each replication, else over all pairs of replications. A ratio to nothing is undefined.
+    """
+    keys = ["figure", "window", "service", *(["replication"] if paired else [])]
+    both = base.merge(other, on=keys, suffixes=("_base", "_other"))
+    for column in ("value", "drawn"):
+        both[column] = both[f"{column}_other"] / both[f"{column}_base"].where(both[f"{column}_base"] != 0)
+    return band(both, ["window", "service"]).rename(
+        columns={"value": "ratio", "low": "ratio_low", "high": "ratio_high"}
+    )
+
+
+def series(tables: dict[str, pd.DataFrame], drawn: pd.DataFrame, step_hours: float = 6.0) -> pd.DataFrame:
     """Figures over time: start_s, end_s, figure, service, value, low, high, unit."""
     step_s = step_hours * HOUR_S
 
     def mark_steps(table: pd.DataFrame) -> pd.DataFrame:
         return _with_all(table.assign(window=np.floor(table["start_s"] / step_s + 1e-9).astype(int)))
 
-    frame = band(by_replication(tables, mark_steps), ["window", "service"])
+    frame = band(_at_both_prices(tables, drawn, mark_steps), ["window", "service"])
     frame["start_s"] = frame.pop("window") * step_s
     frame["end_s"] = np.minimum(frame["start_s"] + step_s, tables["windows"]["end_s"].max())
     frame["unit"] = frame["figure"].map(UNITS)
@@ -117,21 +145,15 @@ def _with_all(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([table.assign(service="all"), table[table["service"] != ""]], ignore_index=True)
 
 
-def by_replication(tables: dict[str, pd.DataFrame], mark: Mark) -> pd.DataFrame:
-    """Figures of every (window, service) in each replication: window, service, replication, figure, value."""
-    windows = tables["windows"]
-    windows = windows.assign(
-        busy_gpu_hours=windows["busy_fraction"] * (windows["gpu_hours"] - windows["gpu_hours_down"])
-    )
-    sums = mark(windows).groupby(KEYS, sort=False)[list(SUMS)].sum()
-    money = (
-        mark(money_by_window(tables["postings"]))
-        .groupby(KEYS, sort=False)[["revenue", "cost"]]
-        .sum()
-        .reindex(sums.index)
-        .fillna(0.0)
-    )
-    latency = percentiles(tables["latency"], mark(tables["weights"])).reindex(sums.index)
+def by_replication(windows: pd.DataFrame, latency: pd.DataFrame, money: pd.DataFrame) -> pd.DataFrame:
+    """Figures of every (window, service) in each replication: window, service, replication, figure, value.
+
+    `windows` and `money` are marked; `latency` comes from `percentiles`.
+    """
+    up = windows["gpu_hours"] - windows["gpu_hours_down"]
+    sums = windows.assign(busy_gpu_hours=windows["busy_fraction"] * up).groupby(KEYS, sort=False)[list(SUMS)].sum()
+    money = money.groupby(KEYS, sort=False)[["revenue", "cost"]].sum().reindex(sums.index).fillna(0.0)
+    latency = latency.reindex(sums.index)
     output, paid = _positive(sums["output_tokens"]), _positive(sums["gpu_hours"])
     counts = (
         "output_tokens",
@@ -197,10 +219,15 @@ def percentiles(latency: pd.DataFrame, weights: pd.DataFrame) -> pd.DataFrame:
 
 
 def band(per_replication: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """P50 (value), P10 (low) and P90 (high) over replications of each figure; undefined figures stay NaN."""
-    grouped = per_replication.groupby([*keys, "figure"], sort=False)["value"]
-    quantiles = grouped.quantile([0.1, 0.5, 0.9]).unstack()
-    return quantiles.rename(columns={0.1: "low", 0.5: "value", 0.9: "high"}).reset_index()
+    """Value (P50 over replications at stated prices), low and high (P10 and P90 at drawn prices) of each figure.
+
+    The band always holds the value; undefined figures stay NaN.
+    """
+    grouped = per_replication.groupby([*keys, "figure"], sort=False)
+    value = grouped["value"].median()
+    spread = grouped["drawn" if "drawn" in per_replication else "value"].quantile([0.1, 0.9]).unstack()
+    frame = pd.DataFrame({"value": value, "low": np.fmin(spread[0.1], value), "high": np.fmax(spread[0.9], value)})
+    return frame.reset_index()
 
 
 def money_by_window(postings: pd.DataFrame) -> pd.DataFrame:
@@ -233,13 +260,17 @@ def _trust(marked: pd.DataFrame) -> dict[tuple[str, str], str]:
     return {key: TRUST[worst] for key, worst in rung.groupby([marked["window"], marked["service"]]).max().items()}
 
 
-def _ratios(per_replication: pd.DataFrame) -> pd.DataFrame:
-    """Ratios of the last to the first week and stage, computed within each replication, then banded."""
-    wide = per_replication[per_replication["service"] == "all"].pivot(
-        index="replication", columns=["figure", "window"], values="value"
-    )
-    weeks = [window for window in dict.fromkeys(per_replication["window"]) if str(window).startswith("week_")]
-    stages = [window for window in dict.fromkeys(per_replication["window"]) if str(window).startswith("stage_")]
+def _first_to_last(found: pd.DataFrame) -> pd.DataFrame:
+    """Ratios of the last to the first week and stage within each replication, for the whole run and all services."""
+    everything = found[found["service"] == "all"]
+    stated, drawn = (_first_to_last_at(everything, column) for column in ("value", "drawn"))
+    return stated.assign(drawn=drawn["value"])
+
+
+def _first_to_last_at(found: pd.DataFrame, column: str) -> pd.DataFrame:
+    wide = found.pivot(index="replication", columns=["figure", "window"], values=column)
+    windows = [str(window) for window in dict.fromkeys(found["window"])]
+    weeks, stages = ([window for window in windows if window.startswith(kind)] for kind in ("week_", "stage_"))
     cost, revenue, tokens = (wide[name] for name in ("cost_per_million_output_tokens", "revenue", "output_tokens"))
     ratios = pd.DataFrame(
         {
@@ -249,5 +280,5 @@ def _ratios(per_replication: pd.DataFrame) -> pd.DataFrame:
             "cost_reduction_first_to_last_stage": cost[stages[0]] / cost[stages[-1]],
         }
     )
-    long = ratios.melt(ignore_index=False, var_name="figure").reset_index().assign(window="whole", service="all")
-    return band(long, ["window", "service"])
+    long = ratios.melt(ignore_index=False, var_name="figure").reset_index()
+    return long.assign(window="whole", service="all")[["window", "service", "replication", "figure", "value"]]

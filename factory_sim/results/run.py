@@ -4,19 +4,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pandas as pd
-from joblib import Parallel, delayed
 
 from factory_sim import __version__
 from factory_sim.engine.journal import tables as journal_tables
 from factory_sim.engine.resolve import resolve
 from factory_sim.engine.simulate import simulate
+from factory_sim.engine.threads import side_by_side
 from factory_sim.inputs.overrides import scenario_yaml
 from factory_sim.inputs.provenance import digest, provenance
 from factory_sim.inputs.scenario import Scenario
 from factory_sim.ledger.bands import draw_prices
 from factory_sim.ledger.postings import post
 from factory_sim.results.checks import check
-from factory_sim.results.figures import figures, series
+from factory_sim.results.figures import figures, replications, series
 from factory_sim.streams import stream
 
 SCHEMA = "factory_sim.summary/1"
@@ -30,7 +30,7 @@ class Run:
     scenario_yaml: str
     provenance: dict
     tables: dict[str, pd.DataFrame]
-    """windows, postings, series, latency, weights, requests, events, audits."""
+    """windows, weights, latency, events, requests, audits, postings, series, replications."""
     summary: dict
     """The content of summary.json."""
 
@@ -40,7 +40,9 @@ class Run:
         return pd.DataFrame(self.summary["figures"])
 
 
-def run(scenario: Scenario, *, progress: Callable[[str], None] = lambda message: None, threads: int = 2) -> Run:
+def run(
+    scenario: Scenario, *, progress: Callable[[str], None] = lambda message: None, threads: int | None = None
+) -> Run:
     """Play all replications of `scenario`, price them, check the laws and return the run.
 
     `progress` receives short messages. Raises ScenarioError, ProfileError, CapacityError or PriceError before anything
@@ -50,16 +52,13 @@ def run(scenario: Scenario, *, progress: Callable[[str], None] = lambda message:
     services = resolve(scenario)
     count = scenario.simulation.replications
     progress(f"{scenario.name}: playing {count} replications of {scenario.duration_days:g} days")
-    play = delayed(simulate)
-    journals = Parallel(n_jobs=min(threads, count), prefer="threads")(
-        play(scenario, services, replication) for replication in range(count)
-    )
+    journals = side_by_side(lambda replication: simulate(scenario, services, replication), range(count), threads)
     tables = journal_tables(journals)
     played = int(tables["audits"]["arrived"].sum()) + sum(s.curve.requests_played for r in services for s in r.stages)
     progress(f"{scenario.name}: {played:,} requests played; pricing and checking")
-    tables["postings"] = _postings(scenario, tables["windows"])
-    tables["series"] = series(tables)
-    found = figures(tables)
+    tables["postings"], drawn = _postings(scenario, tables["windows"])
+    tables["series"] = series(tables, drawn)
+    tables["replications"] = replications(tables, drawn)
     summary = {
         "schema": SCHEMA,
         "scenario": {
@@ -68,19 +67,19 @@ def run(scenario: Scenario, *, progress: Callable[[str], None] = lambda message:
             "seed": scenario.seed,
             "version": __version__,
         },
-        "figures": found.to_dict("records"),
+        "figures": figures(tables).to_dict("records"),
         "checks": check(scenario, tables),
     }
     profiles = {s.system.name: s.system.profile for service in services for s in service.stages}
     return Run(scenario, scenario_yaml(scenario), provenance(scenario, profiles), tables, summary)
 
 
-def _postings(scenario: Scenario, windows: pd.DataFrame) -> pd.DataFrame:
-    """Price every replication with its own draw of the uncertain prices."""
+def _postings(scenario: Scenario, windows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Postings at the stated prices, and with every replication's own draw of the uncertain ones."""
     gpus, services = sorted(set(windows["gpu"])), list(scenario.services)
-    priced = []
+    drawn = []
     for replication, rows in windows.groupby("replication", sort=True):
         rng = stream(scenario.seed, "prices", f"replication {replication}")
         terms = draw_prices(scenario.money, rng, gpus=gpus, services=services)
-        priced.append(post(rows, terms, start=scenario.start))
-    return pd.concat(priced, ignore_index=True)
+        drawn.append(post(rows, terms, start=scenario.start))
+    return post(windows, scenario.money, start=scenario.start), pd.concat(drawn, ignore_index=True)

@@ -669,8 +669,9 @@ class Reference:
             self.take_off_batch(r)
             w.outstanding -= 1
             r.worker, r.state = None, "in_transfer"
-            w.link_free_s = max(self.now, w.link_free_s) + system.kv_transfer_s_per_token * r.isl
-            self.timer(w.link_free_s + system.kv_transfer_latency_s, TRANSFERRED, r)
+            start_s = max(self.now, w.link_free_s)
+            w.link_free_s = start_s + system.kv_link_s_per_token * r.isl
+            self.timer(start_s + system.kv_transfer_s_per_token * r.isl + system.kv_transfer_latency_s, TRANSFERRED, r)
         else:
             r.state = "running"
 

@@ -81,11 +81,11 @@ def _copy_timer(timers, to, of):
     timers[to]["kind"] = timers[of]["kind"]
     timers[to]["seq"] = timers[of]["seq"]
     timers[to]["slot"] = timers[of]["slot"]
-    timers[to]["id"] = timers[of]["id"]
+    timers[to]["stamp"] = timers[of]["stamp"]
 
 
 @_jit
-def timer_push(pool, timers, time_s, kind, slot, request_id):
+def timer_push(pool, timers, time_s, kind, slot, stamp):
     """Add a timer; order is (time, kind, sequence)."""
     seq = pool["timer_seq"]
     pool["timer_seq"] = seq + 1
@@ -101,7 +101,7 @@ def timer_push(pool, timers, time_s, kind, slot, request_id):
     timers[i]["kind"] = kind
     timers[i]["seq"] = seq
     timers[i]["slot"] = slot
-    timers[i]["id"] = request_id
+    timers[i]["stamp"] = stamp
 
 
 @_jit
@@ -115,7 +115,7 @@ def timer_pop(pool, timers):
     kind = timers[last]["kind"]
     seq = timers[last]["seq"]
     slot = timers[last]["slot"]
-    request_id = timers[last]["id"]
+    stamp = timers[last]["stamp"]
     i = 0
     while True:
         child = 2 * i + 1
@@ -133,7 +133,7 @@ def timer_pop(pool, timers):
     timers[i]["kind"] = kind
     timers[i]["seq"] = seq
     timers[i]["slot"] = slot
-    timers[i]["id"] = request_id
+    timers[i]["stamp"] = stamp
 
 
 @_jit
@@ -219,6 +219,7 @@ def running_append(worker, slots, s):
         slots[newest]["next"] = s
     worker["newest"] = s
     worker["running"] += 1
+    worker["ids"] += slots[s]["ids_n"]
 
 
 @_jit
@@ -233,3 +234,4 @@ def running_remove(worker, slots, s):
     else:
         worker["newest"] = before
     worker["running"] -= 1
+    worker["ids"] -= slots[s]["ids_n"]

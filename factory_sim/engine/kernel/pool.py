@@ -148,6 +148,7 @@ class Pool:
             inst["accepting"] = 1
             inst["overhead_s"] = system.request_overhead_s
             inst["transfer_s_per_token"] = system.kv_transfer_s_per_token
+            inst["link_s_per_token"] = system.kv_link_s_per_token
             inst["transfer_latency_s"] = system.kv_transfer_latency_s
             inst["max_context_tokens"] = system.max_context_tokens
             least = min(kind.kv_capacity_tokens for kind in system.workers)

@@ -412,8 +412,9 @@ def _end_prefill(pool, worker, instances, slots, keys, items, timers, finished, 
         worker["outstanding"] -= 1
         r["state"] = IN_TRANSFER
         inst = instances[r["instance"]]
-        worker["link_free_s"] = max(pool["now"], worker["link_free_s"]) + inst["transfer_s_per_token"] * r["isl"]
-        ready_s = worker["link_free_s"] + inst["transfer_latency_s"]
+        start_s = max(pool["now"], worker["link_free_s"])
+        worker["link_free_s"] = start_s + inst["link_s_per_token"] * r["isl"]
+        ready_s = start_s + inst["transfer_s_per_token"] * r["isl"] + inst["transfer_latency_s"]
         timer_push(pool, timers, ready_s, TIMER_TRANSFERRED, s, r["id"])
     else:
         join_decode(worker, slots, keys, items, s)

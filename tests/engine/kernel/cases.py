@@ -48,6 +48,7 @@ def random_system(rng, k: int, tight: bool, block: int) -> ServingSystem:
         workers=tuple(random_worker(rng, role, tps, tight, block) for role in roles),
         tokens_per_step=1.0,
         kv_transfer_s_per_token=float(rng.uniform(0, 1e-3)),
+        kv_link_s_per_token=float(rng.choice([0.0, rng.uniform(0, 1e-3)])),
         kv_transfer_latency_s=float(rng.uniform(0, 0.01)),
         request_overhead_s=float(rng.uniform(0, 0.1)) if rng.random() < 0.3 else 0.0,
         max_context_tokens=int(rng.integers(60, 400)),

@@ -3,7 +3,9 @@ lines."""
 
 import io
 import json
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -20,12 +22,16 @@ EXTRAS = ("session_id", "delay", "delay_ms")
 LIKELY_BLOCK_TOKENS = (512, 16, 32, 64, 128, 256, 1024, 2048)
 """Block sizes tried in this order; Mooncake's own is 512."""
 
+LEAST_FITTING = 0.25
+"""Share of the prompts that a block size must fit; below it the file is refused."""
+
 
 def read(source: Source, gather: Gather, complaints: Complaints) -> None:
     """Read all rows into `gather`. Bad lines are complained of; ids that are no whole numbers are numbered."""
-    plan = mapping([*NAMES, "hash_ids"])
+    plan = replace(mapping([*NAMES, "hash_ids"]), start_unit=_unit(source))
     named: dict[object, int] = {}
-    for frame, lists in _frames(source, complaints, named):
+    last: dict[object, float] = {}
+    for frame, lists in _frames(source, complaints, named, last):
         rows = gateway.requests(frame, plan, str(source.path), complaints)
         kept = frame.index.get_indexer(rows.index)
         columns = {
@@ -45,7 +51,17 @@ def read(source: Source, gather: Gather, complaints: Complaints) -> None:
         gather.add_blocks(values[starts + np.arange(len(starts))], counts)
 
 
-def _frames(source: Source, complaints: Complaints, named: dict) -> Iterator:
+def _unit(source: Source) -> str | None:
+    """Milliseconds as Mooncake writes them; seconds in Bailian traces (chat_id); None, to be told by size, from 1e11
+    on."""
+    head = bytes(source.data[: 1 << 16])
+    if b'"parent_chat_id"' in head:
+        return "s"
+    first = re.search(rb'"timestamp"\s*:\s*"?(\d+)', head)
+    return None if first and float(first.group(1)) >= 1e11 else "ms"
+
+
+def _frames(source: Source, complaints: Complaints, named: dict, last: dict) -> Iterator:
     position, line = 0, 1
     while position < len(source.data):
         end = min(position + BLOCK_BYTES, len(source.data))
@@ -54,7 +70,7 @@ def _frames(source: Source, complaints: Complaints, named: dict) -> Iterator:
             end = len(source.data) if newline < 0 else newline + 1
         block = bytes(source.data[position:end])
         lines = block.count(b"\n") + (not block.endswith(b"\n"))
-        yield _fast(block, line, lines) or _careful(block, line, complaints, named)
+        yield _fast(block, line, lines) or _careful(block, line, complaints, named, last)
         position, line = end, line + lines
 
 
@@ -80,14 +96,14 @@ def _fast(block: bytes, line: int, lines: int):
     except pyarrow.ArrowException:
         return None
     ids = table["hash_ids"].combine_chunks()
-    if len(table) != lines or ids.null_count:
+    if len(table) != lines or ids.null_count or table["timestamp"].null_count:
         return None
     frame = table.drop_columns(["hash_ids"]).to_pandas()
     frame.index = range(line, line + lines)
     return frame, (ids.flatten().to_numpy(), ids.offsets.to_numpy().astype(np.int64))
 
 
-def _careful(block: bytes, line: int, complaints: Complaints, named: dict):
+def _careful(block: bytes, line: int, complaints: Complaints, named: dict, last: dict):
     """Read line by line; what is no object, or has no list of hashes, is complained of."""
     import pandas as pd
 
@@ -99,8 +115,8 @@ def _careful(block: bytes, line: int, complaints: Complaints, named: dict):
         try:
             record = json.loads(text)
         except ValueError:
-            last = number == line + len(lines) - 1
-            complaints.add("dropped, cut off" if last else "dropped, not JSON", f"line {number}: {text[:40]!r}")
+            at_end = number == line + len(lines) - 1
+            complaints.add("dropped, cut off" if at_end else "dropped, not JSON", f"line {number}: {text[:40]!r}")
             continue
         if not isinstance(record, dict):
             complaints.add("dropped, not an object", f"line {number}: {text[:40]!r}")
@@ -109,6 +125,10 @@ def _careful(block: bytes, line: int, complaints: Complaints, named: dict):
         if not isinstance(hashes, list):
             complaints.add("repaired, no hash_ids: no block is shared", f"line {number}")
             hashes = []
+        session = record.get("session_id")
+        if record.get("timestamp") is None and ("delay" in record or "delay_ms" in record):
+            record["timestamp"] = last.get(session)  # a later turn comes when the one before is answered
+        last[session] = record.get("timestamp")
         rows.append([record.get(name) for name in (*NAMES, *EXTRAS)])
         numbers.append(number)
         ids += [h if type(h) is int else named.setdefault(str(h), -2 - len(named)) for h in hashes]
@@ -137,7 +157,7 @@ def settle(arrays: dict[str, np.ndarray], complaints: Complaints, path) -> int:
     isl = arrays["isl"]
     fitting = [float(np.mean(counts[some] == -(-isl[some] // size))) for size in LIKELY_BLOCK_TOKENS]
     best = int(np.argmax(fitting))
-    if fitting[best] < 0.5:
+    if fitting[best] < LEAST_FITTING:
         raise TraceError(
             f"{path}: hash_ids do not cover the prompts with blocks of any known size "
             f"({', '.join(map(str, sorted(LIKELY_BLOCK_TOKENS)))} tokens): the first prompt has {isl[some][0]} tokens "

@@ -27,6 +27,9 @@ EXTRA_COLUMNS = {
 }
 """Columns of tables that logs do not need and traces do, by the names they go under (units in the name)."""
 
+EPOCH_SIZES = (1e8, 1e11, 1e14, 1e17)
+"""Seconds, milliseconds, microseconds and nanoseconds since 1970 are at least this large (from 1973 on)."""
+
 
 def read_trace(path: str | Path, *, count_tokens: Callable[[str], int] | None = None) -> Trace:
     """Return the requests of a trace, request log or benchmark data set, whatever its format, compression and order.
@@ -66,21 +69,61 @@ def _rows(source: Source, head, rows: Gather, complaints: Complaints) -> tuple[s
         nested.read(source, rows, complaints)
         weka = name == "weka_trace"
         return name, "WEKA/AgentX sessions" if weka else "LLMServingSim", weka, []
-    if name is None or is_json or name in ("litellm", "otel_spans"):
+    lengths_only = mapping([*tables.header(source), "arrival_s"]) if name is None and not is_json else None
+    if name is None and not is_json and lengths_only is None:
+        raise TraceError(_missing(source))
+    if is_json or name in ("litellm", "otel_spans"):
         log = open_log(source, head)
         for part in log.batches:
             _add(rows, part, {})
         return log.format, log.tool, log.session_relative, log.notes
-    plan = mapping(tables.header(source))
+    plan = mapping(tables.header(source)) if lengths_only is None else _without_times(lengths_only)
     extras = _extras(tables.header(source))
     tidy = None if extras else fast.read(source, plan, complaints)
     if tidy is not None:
         rows.take_over(tidy)
         return plan.format, plan.tool, plan.session_relative, _unused(plan)
     for frame in tables.blocks(source, plan.wanted | {column for column, _ in extras.values()}, complaints):
-        part = gateway.requests(frame, plan, str(source.path), complaints)
+        part = gateway.requests(_one_unit(frame, plan, complaints), plan, str(source.path), complaints)
         _add(rows, part, {role: (frame[column].loc[part.index], unit) for role, (column, unit) in extras.items()})
     return plan.format, plan.tool, plan.session_relative, _unused(plan)
+
+
+def _missing(source: Source) -> str:
+    """Say which columns a table lacks to be a trace, and which it has."""
+    names = tables.header(source)
+    shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+    wanted = ("input_tokens", "output_tokens")
+    lacks = [name for name in wanted if mapping([*names, "arrival_s", *(w for w in wanted if w != name)]) is None]
+    return f"{source.path}: has no column of {' and '.join(lacks or wanted)}; found: {shown or 'nothing'}"
+
+
+def _without_times(plan: Mapping) -> Mapping:
+    roles = {role: column for role, column in plan.roles.items() if role != "start"}
+    return replace(plan, format="length_table", tool="table of lengths", roles=roles)
+
+
+def _one_unit(frame, plan: Mapping, complaints: Complaints):
+    """Turn epoch times in several units into seconds, each by its own size (1e8 s to 1e20 ns): told."""
+    import pandas as pd
+
+    if "start" not in plan.roles or plan.roles["start"].unit or plan.start_unit:
+        return frame
+    name = plan.roles["start"].name
+    if pd.api.types.is_datetime64_any_dtype(frame[name]):
+        return frame
+    values = pd.to_numeric(frame[name], errors="coerce").to_numpy("float64", na_value=np.nan)
+    size = np.digitize(values, EPOCH_SIZES)
+    size[~np.isfinite(values)] = 0
+    counts = np.bincount(size, minlength=len(EPOCH_SIZES) + 1)[1:]
+    if np.sum(counts > 0) < 2:
+        return frame
+    other = (size > 0) & (size != 1 + int(np.argmax(counts)))
+    complaints.add_rows(
+        "repaired, epoch times in several units: each read by its size", frame.index[other], name, frame[name][other]
+    )
+    seconds = values * np.array([1.0, 1.0, 1e-3, 1e-6, 1e-9])[size]
+    return frame.assign(**{name: np.where(size > 0, seconds, values)})
 
 
 def _unused(plan: Mapping) -> list[str]:

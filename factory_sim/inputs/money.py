@@ -6,8 +6,18 @@ Only records; the ledger reads them. All prices name their currency; taxes are l
 from datetime import date
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Tag, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    model_validator,
+)
 
+from factory_sim.errors import closest
 from factory_sim.inputs.prices import ExchangeRate, PriceRef, Quote
 from factory_sim.records import Record
 
@@ -322,6 +332,23 @@ class Plan(Record):
         return self
 
 
+class CustomerGroup(Record):
+    """Customers of a service that share a plan, each billed on its own."""
+
+    name: str
+    """Name of the group; its customers are name-1, name-2, ..."""
+    service: str
+    """Service that they use."""
+    plan: str = ""
+    """Plan that they are billed by (a key of ``plans``); the service's own plan without one."""
+    count: PositiveInt = 1
+    """Customers in the group."""
+    share: Fraction
+    """Part of the service's usage that is theirs."""
+    concentration: NonNegativeFloat = 0.0
+    """How uneven they are: usage of the n-th customer falls as n to the power of minus this (0: all alike)."""
+
+
 class Scale(Record):
     """Multiply prices after the fact; amounts are rounded to the nano-dollar first, so doubling doubles exactly."""
 
@@ -340,6 +367,8 @@ class Money(Record):
     """How capacity is paid for."""
     plans: dict[str, Plan | tuple[Plan, ...]] = Field(default_factory=dict)
     """Plan by service, or several plans in time; ``all`` is the plan of services not named."""
+    customers: tuple[CustomerGroup, ...] = ()
+    """Customers told apart, by group; the shares of a service must add up to 1. Services without are one customer."""
     rates: dict[str, ExchangeRate] = Field(default_factory=dict)
     """Exchange rates by currency code."""
     band: Literal["vintages", "ranges", "both", "none"] = "both"
@@ -353,3 +382,16 @@ class Money(Record):
     """Multipliers of single price rows, filled in by the price band; not for scenario files."""
     users: NonNegativeInt | None = None
     """Users behind the traffic, for figures per user."""
+
+    @model_validator(mode="after")
+    def _whole(self):
+        shares: dict[str, float] = {}
+        for group in self.customers:
+            shares[group.service] = shares.get(group.service, 0.0) + group.share
+            plan = group.plan or group.service
+            if plan not in self.plans and "all" not in self.plans:
+                raise ValueError(f"customers.{group.name}: there is no plan '{plan}'{closest(plan, self.plans)}")
+        for service, share in shares.items():
+            if abs(share - 1) > 1e-9:
+                raise ValueError(f"customers: shares of service '{service}' add up to {share:g}, not 1")
+        return self

@@ -159,20 +159,29 @@ def sell(plan: Plan, key: str, usage: Usage, money: Money, calendar: Calendar) -
     """All entries of one plan: tokens, requests, fees, top-ups and credits."""
     if not len(usage):
         return []
+    return [
+        replace(sheet, window=usage.window[sheet.window])
+        for sheet in sell_elements(plan, key, usage, money, calendar)[0]
+    ]
+
+
+def sell_elements(plan: Plan, key: str, usage: Usage, money: Money, calendar: Calendar) -> tuple[list[Entries], Months]:
+    """As ``sell``, with the element of usage instead of the window in each entry, and the bills behind them."""
     bill = _months(usage, calendar)
+    element = np.arange(len(usage))
     sheets = _token_entries(plan, key, usage, bill, money)
     rate = _rate(plan, key, money)
     source, basis = plan.source, _basis(plan.source)
     if plan.request_usd:
         row = plan_row(f"plan/{key}/requests", plan.request_usd * rate, "USD/request", plan, source, basis, money)
-        sheets += _priced("requests", usage.requests, (row, usage.price_factor), usage.window)
+        sheets += _priced("requests", usage.requests, (row, usage.price_factor), element)
     if plan.subscription:
         fee = plan.subscription.fee_usd_per_month * rate
         row = plan_row(f"plan/{key}/subscription", fee, "USD/month", plan, source, basis, money)
         months = bill.month_share * plan.subscription.subscribers
-        sheets += _priced("subscription", months, (row, None), usage.window)
-    sheets += _top_ups(plan, key, usage, bill, sheets, rate, money)
-    return sheets + _credits(plan, key, usage, bill, sheets)
+        sheets += _priced("subscription", months, (row, None), element)
+    sheets += _top_ups(plan, key, bill, sheets, rate, money)
+    return sheets + _credits(plan, key, usage, bill, sheets), bill
 
 
 @dataclass(frozen=True)
@@ -225,6 +234,7 @@ def _token_entries(plan: Plan, key: str, usage: Usage, bill: Months, money: Mone
     classes = [("", 1.0, standard if standard > 1e-12 else 0.0)]
     classes += [(f" {tier.name}", tier.multiplier, tier.share) for tier in plan.tiers]
     long = _listed_long_context(plan) if plan.list_price else plan.long_context
+    element = np.arange(len(usage))
     sheets = []
     for line, row in rows.items():
         side = "input" if "input" in line else "output"
@@ -242,7 +252,7 @@ def _token_entries(plan: Plan, key: str, usage: Usage, bill: Months, money: Mone
                     factor = level * multiplier * times * discount
                     charged = row if factor == 1 and not label else _at(row, factor, label)
                     tokens = quantity[line] * share if part is None else quantity[line] * (part * share)
-                    sheets += _priced(line, tokens, (charged, usage.price_factor), usage.window)
+                    sheets += _priced(line, tokens, (charged, usage.price_factor), element)
     return sheets
 
 
@@ -302,57 +312,53 @@ def _listed_long_context(plan: Plan) -> LongContext | None:
 
 
 def _priced(
-    line: str, quantity: np.ndarray, price: tuple[PriceRow, np.ndarray | None], window: np.ndarray
+    line: str, quantity: np.ndarray, price: tuple[PriceRow, np.ndarray | None], element: np.ndarray
 ) -> list[Entries]:
     row, factor = price
     if factor is None:
-        return [entries(line, "", revenue_accounts(line), quantity, row, window)]
+        return [entries(line, "", revenue_accounts(line), quantity, row, element)]
     levels, code = np.unique(factor, return_inverse=True)
     rows = tuple(row if level == 1 else _at(row, level, " as priced in the run") for level in levels)
-    return [entries(line, "", revenue_accounts(line), quantity, (rows, code), window)]
+    return [entries(line, "", revenue_accounts(line), quantity, (rows, code), element)]
 
 
-def _billed_nusd(usage: Usage, bill: Months, sheets: list[Entries]) -> np.ndarray:
+def _billed_nusd(bill: Months, sheets: list[Entries]) -> np.ndarray:
     """Amount of each bill so far, nano-dollars."""
-    element = np.full(int(usage.window.max()) + 1, -1)
     total = np.zeros(len(bill.last), dtype=np.int64)
-    shared = len(np.unique(usage.window)) != len(usage.window)
-    if shared:
-        raise PriceError("bills are made for one customer and window at a time")
-    element[usage.window] = np.arange(len(usage.window))
     for sheet in sheets:
-        np.add.at(total, bill.bill[element[sheet.window]], sheet.amounts_nusd)
+        np.add.at(total, bill.bill[sheet.window], sheet.amounts_nusd)
     return total
 
 
-def _settled(line: str, amounts_nusd: np.ndarray, usage: Usage, bill: Months, row: PriceRow) -> list[Entries]:
-    """Entries at the end of each bill; quantity is the amount in dollars of the row's unit."""
+def _settled(line: str, amounts_nusd: np.ndarray, bill: Months, row: PriceRow) -> list[Entries]:
+    """Entries at the end of each bill; quantity is the amount in the row's unit."""
     keep = amounts_nusd != 0
     if not keep.any():
         return []
-    window, amounts = usage.window[bill.last[keep]], amounts_nusd[keep]
+    element, amounts = bill.last[keep], amounts_nusd[keep]
     quantity = amounts / NANO / row.value
-    unit = row.unit.removeprefix("USD/")
     codes = np.zeros(len(amounts), dtype=np.int32)
-    return [Entries(line, "", *revenue_accounts(line), window, quantity, unit, (row,), codes, amounts)]
+    return [
+        Entries(
+            line, "", *revenue_accounts(line), element, quantity, row.unit.removeprefix("USD/"), (row,), codes, amounts
+        )
+    ]
 
 
-def _top_ups(
-    plan: Plan, key: str, usage: Usage, bill: Months, sheets: list[Entries], rate: float, money: Money
-) -> list[Entries]:
+def _top_ups(plan: Plan, key: str, bill: Months, sheets: list[Entries], rate: float, money: Money) -> list[Entries]:
     """Shortfalls of the commitment and of the minimum bill; months covered in part owe that part."""
     owed = [("commitment", plan.commitment.usd_per_month)] if plan.commitment else []
     owed += [("minimum", plan.minimum_usd_per_month)] if plan.minimum_usd_per_month else []
     if not owed:
         return []
-    billed = _billed_nusd(usage, bill, sheets)
+    billed = _billed_nusd(bill, sheets)
     made = []
     for line, usd_per_month in owed:
         row = plan_row(
             f"plan/{key}/{line}", usd_per_month * rate, "USD/month", plan, plan.source, _basis(plan.source), money
         )
         short = np.maximum(to_nano(row.value * bill.covered) - billed, 0)
-        made += _settled(line, short, usage, bill, row)
+        made += _settled(line, short, bill, row)
         billed = billed + short
     return made
 
@@ -369,7 +375,7 @@ def _credits(plan: Plan, key: str, usage: Usage, bill: Months, sheets: list[Entr
         with np.errstate(invalid="ignore", divide="ignore"):
             level = np.where(whole > 0, good / whole, 1.0)
         credit = np.maximum(credit, credit_fraction(level, tiers))
-    billed = _billed_nusd(usage, bill, sheets)
+    billed = _billed_nusd(bill, sheets)
     amounts = np.rint(billed * credit).astype(np.int64)
     row = PriceRow(
         row=f"plan/{key}/sla_credit",
@@ -385,7 +391,7 @@ def _credits(plan: Plan, key: str, usage: Usage, bill: Months, sheets: list[Entr
         source=plan.source,
         note="part of the month's bill: " + "; ".join(f"{n}: {_terms(t)}" for n, t in promises.items()),
     )
-    return _settled("sla_credit", amounts, usage, bill, row)
+    return _settled("sla_credit", amounts, bill, row)
 
 
 def credit_fraction(level: np.ndarray, tiers: tuple[CreditTier, ...]) -> np.ndarray:

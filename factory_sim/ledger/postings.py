@@ -7,7 +7,7 @@ price row it used, so any total can be recomputed and explained.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ import numpy as np
 from factory_sim.errors import PriceError
 from factory_sim.inputs.money import Money
 from factory_sim.inputs.prices import PriceBook, PriceRow, price_book
+from factory_sim.ledger import customers
 from factory_sim.ledger.costs import cost_entries
 from factory_sim.ledger.entries import Calendar, Entries, assemble
 from factory_sim.ledger.plans import Usage, plans_of, sell, valid_plan
@@ -38,6 +39,9 @@ class Books:
 
     postings: pd.DataFrame
     rows: dict[str, PriceRow]
+    invoices: pd.DataFrame | None = None
+    """Invoice lines of customers that are told apart: replication, group, customer, month, line, amount_nusd, usd (at
+    the unscaled price)."""
 
     def price_table(self) -> pd.DataFrame:
         """The price rows used, one per line: row, value, low, high, unit, as_of, basis, trust, source, note."""
@@ -73,8 +77,9 @@ def keep_books(
     book = price_book() if book is None else book
     windows = windows.reset_index(drop=True)
     calendar = Calendar(_moment(start))
-    sheets = cost_entries(windows, terms, book, calendar) + revenue_entries(windows, terms, calendar)
-    return books(sheets, windows, terms)
+    sales, invoices = revenue_entries(windows, terms, calendar)
+    kept = books(cost_entries(windows, terms, book, calendar) + sales, windows, terms)
+    return replace(kept, invoices=customers.invoice_table(invoices, calendar)) if invoices else kept
 
 
 def books(sheets: Sequence[Entries], windows: pd.DataFrame, terms: Money) -> Books:
@@ -94,21 +99,37 @@ def _moment(start: date | datetime | None) -> datetime | None:
     return datetime.combine(start, time(0), tzinfo=UTC)
 
 
-def revenue_entries(windows: pd.DataFrame, terms: Money, calendar: Calendar) -> list[Entries]:
-    """Sales of every service under its plan, each service as one payer; see ``customers`` for single customers."""
+def revenue_entries(
+    windows: pd.DataFrame, terms: Money, calendar: Calendar
+) -> tuple[list[Entries], list[customers.Invoices]]:
+    """Sales of every service under its plan, and the invoices of customers that are told apart."""
     sheets: list[Entries] = []
+    invoices: list[customers.Invoices] = []
+    replication = windows.replication.to_numpy(np.int64)
     for service, index in sorted(windows.groupby("service", observed=True, sort=True).indices.items()):
+        groups = [group for group in terms.customers if group.service == service]
         plans = plans_of(terms, service)
-        if not plans:
+        if not groups and not plans:
             continue
         usage = usage_of(windows, np.sort(index))
-        dated = len(plans) > 1 or plans[0].valid_from is not None or plans[0].valid_until is not None
-        if not dated:
-            sheets += sell(plans[0], service, usage, terms, calendar)
-            continue
-        code = valid_plan(plans, calendar.day_numbers(usage.start_s), service)
-        for number, plan in enumerate(plans):
-            sheets += sell(plan, service, usage.pick(code == number), terms, calendar)
+        for group in groups:
+            made, lines = customers.bill_group(group, usage, replication, terms, calendar)
+            sheets += made
+            invoices += lines
+        if not groups:
+            sheets += _whole_service(plans, service, usage, terms, calendar)
+    return sheets, invoices
+
+
+def _whole_service(plans: tuple, service: str, usage: Usage, terms: Money, calendar: Calendar) -> list[Entries]:
+    """Sales of a service that is one payer."""
+    dated = len(plans) > 1 or plans[0].valid_from is not None or plans[0].valid_until is not None
+    if not dated:
+        return sell(plans[0], service, usage, terms, calendar)
+    code = valid_plan(plans, calendar.day_numbers(usage.start_s), service)
+    sheets = []
+    for number, plan in enumerate(plans):
+        sheets += sell(plan, service, usage.pick(code == number), terms, calendar)
     return sheets
 
 

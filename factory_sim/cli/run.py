@@ -7,15 +7,23 @@ from typing import Annotated
 import typer
 
 ScenarioFile = Annotated[Path, typer.Argument(help="Scenario file (YAML).", show_default=False)]
-Settings = Annotated[list[str], typer.Option("--set", metavar="PATH=VALUE", help="Change a value of the scenario; may be given often.")]
+Settings = Annotated[
+    list[str], typer.Option("--set", metavar="PATH=VALUE", help="Change a value of the scenario; may be given often.")
+]
 
 
 def run(
     scenario: ScenarioFile,
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Run folder; default runs/<name>-<digest>.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed; the scenario's own when left out.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Run folder; default runs/<name>-<digest>.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", metavar="N", help="Seed; the scenario's own when left out.")
+    ] = None,
     settings: Settings = [],  # noqa: B006 (typer reads it)
-    variant: Annotated[str | None, typer.Option("--variant", metavar="NAME", help="A variation named in the scenario.")] = None,
+    variant: Annotated[
+        str | None, typer.Option("--variant", metavar="NAME", help="A variation named in the scenario.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the bytes of summary.json instead of tables.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
     no_charts: Annotated[bool, typer.Option("--no-charts", help="Draw no charts.")] = False,
@@ -32,23 +40,29 @@ def run(
     folder = out or Path("runs") / f"{loaded.name}-{digest(loaded)}"
     check_free(folder, force=force)
 
-    from factory_sim.reports.page import write_run_with_charts
     from factory_sim.results.run import run as play
+    from factory_sim.results.store import write_run
 
     def progress(message: str) -> None:
         if not quiet:
             print(message, file=sys.stderr, flush=True)
 
     result = play(loaded, progress=progress)
-    write_run_with_charts(result, folder, charts=not no_charts, force=force)
+    write_run(
+        folder,
+        scenario_yaml=result.scenario_yaml,
+        provenance=result.provenance,
+        tables=result.tables,
+        summary=result.summary,
+        charts=None if no_charts else lambda charts: _draw(result, charts),
+        force=force,
+    )
     if as_json:
         sys.stdout.buffer.write((folder / "summary.json").read_bytes())
         sys.stdout.flush()
     else:
-        from factory_sim.reports.tables import print_run
-
-        print_run(result)
-        print(f"run folder: {folder}", file=sys.stderr)
+        _print_run(result)
+    progress(f"run folder: {folder}")
     failed = [check["check"] for check in result.summary["checks"] if not check["ok"]]
     if failed:
         print(f"error: laws broken: {', '.join(failed)} (details in {folder / 'summary.json'})", file=sys.stderr)
@@ -56,10 +70,64 @@ def run(
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders; the first is the base of the ratios.", show_default=False)],
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder for the comparison chart; none is drawn when left out.")] = None,
+    runs: Annotated[
+        list[Path], typer.Argument(help="Run folders; the first is the base of the ratios.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Folder for the comparison chart; none is drawn when left out."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace existing charts.")] = False,
 ) -> None:
     """Put the figures of runs side by side, with ratios to the first and their bands."""
-    raise SystemExit("not wired yet")
+    import json
+
+    from factory_sim.results.store import read_run
+    from factory_sim.studies.compare import compare as side_by_side
+
+    table = side_by_side([read_run(folder) for folder in runs])
+    if out is not None:
+        from factory_sim.cli.folders import fresh_folder
+        from factory_sim.reports.charts import write_comparison
+
+        whole = table[(table["window"] == "whole") & (table["service"] == "all")]
+        with fresh_folder(out, force) as folder:
+            write_comparison(folder, whole)
+    if as_json:
+        records = json.loads(table.to_json(orient="records", double_precision=15))
+        print(json.dumps({"schema": "factory_sim.comparison/1", "figures": records}, ensure_ascii=False, indent=1))
+        return
+    from rich.console import Console
+
+    from factory_sim.reports.tables import comparison_grid
+
+    console = Console(highlight=False, soft_wrap=False)
+    weeks = [window for window in dict.fromkeys(table["window"]) if window.startswith("week_")]
+    for window in ["whole", *weeks[:1], *weeks[-1:]]:
+        part = table[(table["window"] == window) & (table["service"] == "all")]
+        console.print(comparison_grid(part, title=f"Runs compared: {window.replace('_', ' ')}"))
+
+
+def _draw(result, folder: Path) -> None:
+    """Charts of a run."""
+    from factory_sim.reports.charts import write_charts
+    from factory_sim.studies.chart_frames import chart_frames
+
+    write_charts(folder, **chart_frames(result))
+
+
+def _print_run(result) -> None:
+    """Tables of a run by week and by stage, and its checks, on stdout."""
+    from rich.console import Console
+
+    from factory_sim.reports.tables import figures_grid, windows_of
+
+    console = Console(highlight=False, soft_wrap=False)
+    figures, name = result.figures, result.scenario.name
+    for kind in ("week", "stage"):
+        windows = windows_of(figures, kind)
+        if windows:
+            console.print(figures_grid(figures, windows, title=f"{name} by {kind}"))
+    for check in result.summary["checks"]:
+        console.print(f"{'ok    ' if check['ok'] else 'BROKEN'} {check['check']}: {check['detail']}", soft_wrap=True)

@@ -22,6 +22,7 @@ def simulate(scenario: Scenario, services: tuple[ResolvedService, ...], replicat
     journal = Journal(replication)
     interval_s = scenario.simulation.interval_minutes * MINUTE_S
     pools: list[StagePool] = []
+    serving: list[simpy.Process] = []
     for service in services:
         fleet = Fleet(env, {stage.stage.name: stage.system.gpus for stage in service.stages})
         first = service.stages[0]
@@ -37,8 +38,8 @@ def simulate(scenario: Scenario, services: tuple[ResolvedService, ...], replicat
             env.process(rollout(env, fleet, before.stage, after.stage, journal, service.name, interval_s))
         own = {stage.stage.name: _pool(scenario, service, stage, journal) for stage in service.stages}
         pools.extend(own.values())
-        env.process(serve(env, scenario, service, fleet, own, journal))
-    env.run(until=scenario.duration_s)
+        serving.append(env.process(serve(env, scenario, service, fleet, own, journal)))
+    env.run(until=env.all_of(serving))
     for pool in pools:
         pool.drain()
         journal.audits.append(pool.audit())

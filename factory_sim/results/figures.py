@@ -225,7 +225,7 @@ def band(per_replication: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """
     grouped = per_replication.groupby([*keys, "figure"], sort=False)
     value = grouped["value"].median()
-    spread = grouped["drawn" if "drawn" in per_replication else "value"].quantile([0.1, 0.9]).unstack()
+    spread = grouped["drawn" if "drawn" in per_replication else "value"].quantile([0.1, 0.9]).unstack().reindex(value.index)
     frame = pd.DataFrame({"value": value, "low": np.fmin(spread[0.1], value), "high": np.fmax(spread[0.9], value)})
     return frame.reset_index()
 

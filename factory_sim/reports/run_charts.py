@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from factory_sim.reports.formatting import TRUST_MARKS
 from factory_sim.units import DAY_S
 
 if TYPE_CHECKING:
@@ -98,8 +99,10 @@ def source_line(run: "Run") -> str:
         f"Source: factory_sim {scenario['version']}, scenario {scenario['name']} (digest {scenario['digest']}, "
         f"seed {scenario['seed']}). Lines are P50, bands P10 to P90 of {count} replications.",
     ]
-    if rungs:
-        lines.append("Throughput profiles: " + "; ".join(f"{name} {trust}" for name, trust in rungs.items()) + ".")
+    by_trust = {trust: [name for name, rung in rungs.items() if rung == trust] for trust in TRUST_MARKS}
+    said = [f"{trust}: {', '.join(names)}" for trust, names in by_trust.items() if names]
+    if said:
+        lines.append("Throughput profiles " + "; ".join(said) + ".")
     return "\n".join(lines)
 
 

@@ -87,9 +87,8 @@ def plot_latency(
             labels.append((last, f"{p}  {format_value(last, 's')}", color))
     for name, limit in limits.items():
         ax.axhline(limit, color=look.RED, linewidth=2.4, alpha=0.35, zorder=1)
-        text = f"promise: {name.removeprefix(metric + '_')} within {format_value(limit, 's', exact=True)}"
-        ax.annotate(text, (0, limit), (4, 2.5), xycoords=("axes fraction", "data"), textcoords="offset points",
-                    size=6.8, color=look.RED, ha="left", va="bottom", zorder=5, bbox=_halo())  # fmt: skip
+        bound = name.removeprefix(f"{metric}_")
+        labels.append((limit, f"promise {bound}\n≤ {format_value(limit, 's', exact=True)}", look.RED))
     look.end_labels(ax, labels)
     ax.set_ylabel("seconds, log scale")
     return ax
@@ -107,7 +106,7 @@ def latency_chart(
     """TTFT and TPOT (p50, p95, p99) over time against the promise."""
     with look.settings():
         title = title or "How fast tokens arrived"
-        sheet, scale = _sheet(series, [2.1, 2.1], stages, title, subtitle, footnote, right_in=0.95)
+        sheet, scale = _sheet(series, [2.1, 2.1], stages, title, subtitle, footnote, right_in=1.0)
         names = ("Time to first token (TTFT)", "Time per output token after the first (TPOT)")
         for ax, metric, name in zip(sheet.panels, ("ttft", "tpot"), names):
             plot_latency(series, metric, ax, scale=scale, promises=promises)
@@ -224,7 +223,3 @@ def traffic_legend(ax: Axes, present: set[str]) -> None:
     chosen = [(handle, name) for handle, name, figure in handles if figure in present]
     ax.legend(*zip(*chosen), loc="lower right", bbox_to_anchor=(1.0, 0.985), ncols=len(chosen), handlelength=1.9,
               columnspacing=1.2, borderaxespad=0.2)  # fmt: skip
-
-
-def _halo() -> dict:
-    return dict(boxstyle="square,pad=0.1", facecolor="white", edgecolor="none", alpha=0.75)

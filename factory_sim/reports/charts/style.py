@@ -8,6 +8,7 @@ same bytes (dates left out of the metadata, a fixed salt for SVG ids).
 Okabe, M. and Ito, K. (2008), "Color Universal Design", https://jfly.uni-koeln.de/color/.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,8 +20,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
-from matplotlib.textpath import TextPath
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, MultipleLocator, NullFormatter, NullLocator
 
 from factory_sim.reports.formatting import format_value, window_label
@@ -39,6 +39,9 @@ BAND_ALPHA = 0.18
 WIDTH_IN = 7.2
 """The text width of a printed page."""
 TEXT, SMALL = 8.5, 7.5
+
+_BLANK_EM = 0.318
+"""Width of the font's blank."""
 
 _RC = {
     "font.family": "DejaVu Sans",
@@ -68,6 +71,7 @@ _RC = {
     "legend.fontsize": SMALL,
     "text.color": INK,
     "text.parse_math": False,
+    "text.hinting": "none",
     "svg.fonttype": "path",
     "svg.hashsalt": "factory_sim",
     "savefig.dpi": 170,
@@ -192,7 +196,7 @@ def value_axis(ax: Axes, unit: str, values: Iterable[float], *, log: bool = Fals
         ax.set_yscale("log")
         log_ticks(ax.yaxis, known.min(), known.max())
         ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_value(value, unit, exact=True)))
-        room = max(1.15, (known.max() / known.min()) ** 0.06)
+        room = max(1.1, (known.max() / known.min()) ** 0.06)
         ax.set_ylim(known.min() / room, known.max() * room)
         return
     ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
@@ -299,9 +303,9 @@ def end_labels(ax: Axes, labels: Sequence[tuple[float, str, str]], *, size: floa
     wanted = np.array([_share_of_axis(ax, labels[n][0]) * height_pt for n in order])
     room = np.array([size * 1.22 * (labels[n][1].count("\n") + 1) for n in order])
     places = spread(np.clip(wanted, 0, height_pt), room)
+    moved = bool((np.abs(places - wanted) > 0.25 * size).any())
     for place, want, n in zip(places, wanted, order):
         _, text, color = labels[n]
-        moved = abs(place - want) > 0.25 * size
         ax.annotate(
             text, (at, min(1, max(0, want / height_pt))), (at + (0.028 if moved else 0.012), place / height_pt),
             xycoords="axes fraction", textcoords="axes fraction", va="center", ha="left", size=size, color=color,
@@ -349,28 +353,32 @@ def _share_of_axis(ax: Axes, y: float) -> float:
 
 
 def text_width_in(text: str, size: float) -> float:
-    """Return the width of a line of text in the charts' font, inches (words and the blanks between them)."""
-    words = text.split()
-    return size * (sum(map(_word_width, words)) + 0.318 * max(0, len(words) - 1)) / 72
+    """Return the width of a line of text in the charts' font, inches (its words and the blanks between them)."""
+    words = text.split(" ")
+    return size * (sum(map(_word_width, words)) + _BLANK_EM * (len(words) - 1)) / 72
 
 
 @lru_cache(maxsize=4096)
 def _word_width(word: str) -> float:
-    """Width of a word in ems; an em's 0.318 is the font's blank."""
-    path = TextPath((0, 0), word, size=100, prop=FontProperties(family="DejaVu Sans"), usetex=False)
-    return float(path.vertices[:, 0].max()) / 100 if len(path.vertices) else 0.0
+    """Width of a word, ems."""
+    if not word:
+        return 0.0
+    font = get_font(findfont(FontProperties(family="DejaVu Sans")))
+    font.set_size(100, 72)
+    font.set_text(word, 0.0)
+    return font.get_width_height()[0] / 64 / 100
 
 
 def wrapped(text: str, room_in: float, size: float) -> list[str]:
-    """Break text into lines of at most `room_in` at blanks; a longer word has a line of its own."""
+    """Break text into lines of at most `room_in` at blanks and after hyphens; a longer piece has a line of its own."""
     lines: list[str] = []
     for paragraph in text.split("\n") if text else []:
         line = ""
-        for word in paragraph.split():
-            longer = f"{line} {word}".strip()
+        for piece in re.findall(r"\s*(?:[^\s-]+-?|-)", paragraph):
+            longer = (line + piece).strip()
             if line and text_width_in(longer, size) > room_in:
                 lines.append(line)
-                line = word
+                line = piece.strip()
             else:
                 line = longer
         lines.append(line)

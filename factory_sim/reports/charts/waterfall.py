@@ -45,7 +45,8 @@ def plot_waterfall(steps: pd.DataFrame, ax: Axes, *, unit: str = "USD", size: fl
         _factor_text(ax, rows, max(ends), (values[0] / values[-1], np.nan, np.nan), size)
     _rows_axis(ax, steps, rows + (rows > 2), size)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_value(value, unit, exact=True)))
-    ax.set_xlim(min(low.min(), values.min()) / 2.1, max(high.max(), values.max()) * 2.6)
+    room = 2.6 if np.isfinite([ends[1:] for ends in factors]).any() else 1.9
+    ax.set_xlim(min(low.min(), values.min()) / 2.1, max(high.max(), values.max()) * room)
     look.log_ticks(ax.xaxis, values.min(), values.max())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_value(value, unit, exact=True)))
     ax.grid(axis="y", visible=False)

@@ -15,6 +15,7 @@ from factory_sim.inputs.logs.columns import mapping
 from factory_sim.inputs.logs.files import Source
 from factory_sim.inputs.logs.records import Complaints
 from factory_sim.inputs.traces.gather import Gather
+from factory_sim.units import MILLISECOND_S
 
 BLOCK_BYTES = 8 << 20
 NAMES = ("timestamp", "input_length", "output_length")
@@ -41,9 +42,11 @@ def read(source: Source, gather: Gather, complaints: Complaints) -> None:
         }
         if "session_id" in frame:
             columns["session"] = gather.number("session", frame["session_id"].to_numpy(object)[kept])
-        for name, unit_s in (("delay", 1e-3), ("delay_ms", 1e-3)):
-            if name in frame:
-                columns["think_time_s"] = np.asarray(frame[name].to_numpy()[kept], np.float64) * unit_s
+        delays = [
+            np.asarray(frame[name].to_numpy()[kept], np.float64) for name in ("delay", "delay_ms") if name in frame
+        ]
+        if delays:
+            columns["think_time_s"] = np.where(np.isnan(delays[0]), delays[-1], delays[0]) * MILLISECOND_S
         gather.add(**columns)
         values, offsets = lists
         counts = np.diff(offsets)[kept]

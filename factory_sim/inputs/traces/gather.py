@@ -6,6 +6,7 @@ import numpy as np
 
 from factory_sim.errors import TraceError
 from factory_sim.inputs.logs.records import Complaints
+from factory_sim.inputs.logs.values import SECONDS_PER_UNIT
 from factory_sim.inputs.traces.trace import Trace, TraceReport
 
 _MISSING = {"arrival_s": np.nan, "think_time_s": np.nan, "e2e_s": np.nan, "ttft_s": np.nan}
@@ -23,10 +24,6 @@ class Gather:
         self.failed = 0
         self.first_ns: int | None = None
 
-    def take_over(self, other: "Gather") -> None:
-        """Become the other one, whose rows were gathered apart."""
-        self.__dict__.update(other.__dict__)
-
     def add(self, **columns: np.ndarray) -> None:
         """Add rows; whole numbers are kept in 32 bits where they fit."""
         compact = {}
@@ -37,6 +34,43 @@ class Gather:
             compact[name] = values
         self._chunks.append(compact)
         self.rows += len(columns["isl"])
+
+    def add_requests(self, part, extras) -> None:
+        """Add one batch of requests (columns of `logs.records.Request`) that succeeded, with extra columns."""
+        import pandas as pd
+
+        ok = part["ok"].to_numpy()
+        if not ok.all():
+            self.failed += int(np.sum(~ok))
+            part = part[ok]
+            extras = {role: (column[ok], unit) for role, (column, unit) in extras.items()}
+        columns = {name: part[name].to_numpy().astype(np.int64) for name in ("isl", "osl")}
+        for name, values in (("arrival_s", part["start_s"]), ("e2e_s", part["e2e_s"]), ("ttft_s", part["ttft_s"])):
+            if name == "arrival_s" or values.notna().any():
+                columns[name] = values.to_numpy()
+        for name in ("cached_tokens", "reasoning_tokens"):
+            if part[name].notna().any():
+                columns[name] = part[name].fillna(-1).to_numpy().astype(np.int64)
+        for name in ("session", "tenant"):
+            if part[name].notna().any():
+                columns[name] = self.number(name, part[name].to_numpy(object))
+        tokens = {}
+        for role, (column, unit) in extras.items():
+            if role == "hashes":
+                lists = column.astype("string").str.findall(r"-?\d+").to_list()
+                counts = np.array([len(ids) for ids in lists], np.int64)
+                self.add_blocks(np.array([int(i) for ids in lists for i in ids], np.int64), counts)
+                continue
+            values = pd.to_numeric(column, errors="coerce").to_numpy("float64", na_value=np.nan)
+            if role == "think":
+                columns["think_time_s"] = values * SECONDS_PER_UNIT[unit or "s"]
+            elif role in ("tools", "system"):
+                tokens[role] = np.nan_to_num(values, nan=0.0).astype(np.int64)
+            else:
+                columns[role] = np.nan_to_num(values, nan=0.0).astype(np.int64)
+        if tokens:
+            columns["shared_prefix_tokens"] = sum(tokens.values())
+        self.add(**columns)
 
     def add_blocks(self, ids: np.ndarray, counts: np.ndarray) -> None:
         """Add the block ids of the rows added last, `counts` a row."""
@@ -127,6 +161,6 @@ def tie_notes(arrival_s: np.ndarray | None) -> list[str]:
         return []
     notes = [f"kept, {ties:,} requests at the same time as the one before them"]
     step = float(np.min(gaps[gaps > 0], initial=np.inf))
-    if ties > len(arrival_s) // 2 and np.isfinite(step):
+    if ties > len(arrival_s) // 2 and 1e-3 <= step < np.inf:
         notes.append(f"times lie on a grid of about {step:g} s: burstiness below that is not observable")
     return notes

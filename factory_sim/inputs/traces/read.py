@@ -15,6 +15,7 @@ from factory_sim.inputs.logs.records import Complaints
 from factory_sim.inputs.logs.values import split_unit
 from factory_sim.inputs.traces import blocks, datasets, fast, gather, nested, sessions
 from factory_sim.inputs.traces.gather import Gather
+from factory_sim.inputs.traces.times import one_unit
 from factory_sim.inputs.traces.trace import ROW_ARRAYS, Trace
 
 EXTRA_COLUMNS = {
@@ -26,9 +27,6 @@ EXTRA_COLUMNS = {
     "hashes": ("block_hash_ids", "hash_ids"),
 }
 """Columns of tables that logs do not need and traces do, by the names they go under (units in the name)."""
-
-EPOCH_SIZES = (1e8, 1e11, 1e14, 1e17)
-"""Seconds, milliseconds, microseconds and nanoseconds since 1970 are at least this large (from 1973 on)."""
 
 
 def read_trace(path: str | Path, *, count_tokens: Callable[[str], int] | None = None) -> Trace:
@@ -75,17 +73,17 @@ def _rows(source: Source, head, rows: Gather, complaints: Complaints) -> tuple[s
     if is_json or name in ("litellm", "otel_spans"):
         log = open_log(source, head)
         for part in log.batches:
-            _add(rows, part, {})
+            rows.add_requests(part, {})
         return log.format, log.tool, log.session_relative, log.notes
     plan = mapping(tables.header(source)) if lengths_only is None else _without_times(lengths_only)
     extras = _extras(tables.header(source))
-    tidy = None if extras else fast.read(source, plan, complaints)
-    if tidy is not None:
-        rows.take_over(tidy)
+    if not extras and fast.read(source, plan, rows, complaints):
         return plan.format, plan.tool, plan.session_relative, _unused(plan)
     for frame in tables.blocks(source, plan.wanted | {column for column, _ in extras.values()}, complaints):
-        part = gateway.requests(_one_unit(frame, plan, complaints), plan, str(source.path), complaints)
-        _add(rows, part, {role: (frame[column].loc[part.index], unit) for role, (column, unit) in extras.items()})
+        part = gateway.requests(one_unit(frame, plan, complaints), plan, str(source.path), complaints)
+        rows.add_requests(
+            part, {role: (frame[column].loc[part.index], unit) for role, (column, unit) in extras.items()}
+        )
     return plan.format, plan.tool, plan.session_relative, _unused(plan)
 
 
@@ -101,29 +99,6 @@ def _missing(source: Source) -> str:
 def _without_times(plan: Mapping) -> Mapping:
     roles = {role: column for role, column in plan.roles.items() if role != "start"}
     return replace(plan, format="length_table", tool="table of lengths", roles=roles)
-
-
-def _one_unit(frame, plan: Mapping, complaints: Complaints):
-    """Turn epoch times in several units into seconds, each by its own size (1e8 s to 1e20 ns): told."""
-    import pandas as pd
-
-    if "start" not in plan.roles or plan.roles["start"].unit or plan.start_unit:
-        return frame
-    name = plan.roles["start"].name
-    if pd.api.types.is_datetime64_any_dtype(frame[name]):
-        return frame
-    values = pd.to_numeric(frame[name], errors="coerce").to_numpy("float64", na_value=np.nan)
-    size = np.digitize(values, EPOCH_SIZES)
-    size[~np.isfinite(values)] = 0
-    counts = np.bincount(size, minlength=len(EPOCH_SIZES) + 1)[1:]
-    if np.sum(counts > 0) < 2:
-        return frame
-    other = (size > 0) & (size != 1 + int(np.argmax(counts)))
-    complaints.add_rows(
-        "repaired, epoch times in several units: each read by its size", frame.index[other], name, frame[name][other]
-    )
-    seconds = values * np.array([1.0, 1.0, 1e-3, 1e-6, 1e-9])[size]
-    return frame.assign(**{name: np.where(size > 0, seconds, values)})
 
 
 def _unused(plan: Mapping) -> list[str]:
@@ -142,46 +117,6 @@ def _extras(names: list[str]) -> dict[str, tuple[str, str | None]]:
             if role not in found and (name in known or (role == "think" and stem in known and unit)):
                 found[role] = (name, unit)
     return found
-
-
-def _add(rows: Gather, part, extras) -> None:
-    """Add one batch of requests (columns of `logs.records.Request`) that succeeded, with extra columns."""
-    import pandas as pd
-
-    from factory_sim.inputs.logs.values import SECONDS_PER_UNIT
-
-    ok = part["ok"].to_numpy()
-    if not ok.all():
-        rows.failed += int(np.sum(~ok))
-        part = part[ok]
-        extras = {role: (column[ok], unit) for role, (column, unit) in extras.items()}
-    columns = {name: part[name].to_numpy().astype(np.int64) for name in ("isl", "osl")}
-    for name, values in (("arrival_s", part["start_s"]), ("e2e_s", part["e2e_s"]), ("ttft_s", part["ttft_s"])):
-        if name == "arrival_s" or values.notna().any():
-            columns[name] = values.to_numpy()
-    for name in ("cached_tokens", "reasoning_tokens"):
-        if part[name].notna().any():
-            columns[name] = part[name].fillna(-1).to_numpy().astype(np.int64)
-    for name in ("session", "tenant"):
-        if part[name].notna().any():
-            columns[name] = rows.number(name, part[name].to_numpy(object))
-    tokens = {}
-    for role, (column, unit) in extras.items():
-        if role == "hashes":
-            lists = column.astype("string").str.findall(r"-?\d+").to_list()
-            counts = np.array([len(ids) for ids in lists], np.int64)
-            rows.add_blocks(np.array([int(i) for ids in lists for i in ids], np.int64), counts)
-            continue
-        values = pd.to_numeric(column, errors="coerce").to_numpy("float64", na_value=np.nan)
-        if role == "think":
-            columns["think_time_s"] = values * SECONDS_PER_UNIT[unit or "s"]
-        elif role in ("tools", "system"):
-            tokens[role] = np.nan_to_num(values, nan=0.0).astype(np.int64)
-        else:
-            columns[role] = np.nan_to_num(values, nan=0.0).astype(np.int64)
-    if tokens:
-        columns["shared_prefix_tokens"] = sum(tokens.values())
-    rows.add(**columns)
 
 
 def _finish(file_name, path, name, tool, relative, rows: Gather, complaints: Complaints, notes) -> Trace:

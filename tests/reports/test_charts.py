@@ -195,6 +195,13 @@ def test_any_horizon_has_an_axis_with_a_few_ticks_and_no_overlap(make_series, da
     assert 2 <= sum(low <= tick <= high for tick in ax.get_xticks()) <= 15
 
 
+def test_lines_that_end_together_have_labels_apart(series):
+    near = series.assign(value=series.value.where(~series.figure.str.startswith("tpot"), 0.0395))
+    figure = charts.latency_chart(near, promises=PROMISES)
+    assert overlaps(texts(figure)) == []
+    assert sum(text.endswith("39.5 ms") for text, _ in texts(figure)) == 3
+
+
 def test_many_stages_are_numbered_and_named_below(series):
     stages = pd.DataFrame(
         [(f"s{n}", n * 2 * DAY_S, (n + 1) * 2 * DAY_S, f"Stage with a long name, number {n}") for n in range(14)],

@@ -27,6 +27,9 @@ class ListPrice(Record):
     source: str
 
 
+PRICES_AS_OF = date(2026, 11, 1)
+"""Day of prices where none is given: the last first-of-month that the packaged price list covers."""
+
 _CONTEXT = {
     "batch": {"processing": "batch"},
     "flex": {"service_tier": "flex"},

@@ -38,7 +38,7 @@ def packaged_table():
         return pd.read_csv(file)
 
 
-def _power(parameters: dict[str, float], rows: EnergyRows, batch, step_s):
+def power_fraction(parameters: dict[str, float], rows: EnergyRows, batch, step_s):
     """Fraction of board power of each row from its batch and the mean seconds of a step."""
     f, p = rows.facts, parameters
     isl = np.array([*ISL_TEXT, p["isl_sourcegraph-fim"], p["isl_image-chat"], p["isl_video-chat"]])[rows.task]
@@ -64,8 +64,11 @@ def _power(parameters: dict[str, float], rows: EnergyRows, batch, step_s):
     )
 
 
-def fit_power(rows: EnergyRows, batch, step_s, power_fraction) -> dict[str, float]:
-    """Fit the power parameters to measured fractions of board power by robust least squares on logarithms."""
+def fit_power(rows: EnergyRows, batch, step_s, measured, start=None) -> dict[str, float]:
+    """Fit the power parameters to measured fractions of board power by robust least squares on logarithms.
+
+    `start`: parameters to begin at (all of them), for a refit of nearly the same rows.
+    """
     from scipy.optimize import least_squares
 
     names = [name for name, _, _ in POWER_PARAMETERS]
@@ -73,10 +76,12 @@ def fit_power(rows: EnergyRows, batch, step_s, power_fraction) -> dict[str, floa
     spread = np.array([deviation for _, _, deviation in POWER_PARAMETERS])
 
     def residuals(x):
-        predicted = _power(dict(zip(names, np.exp(x))), rows, batch, step_s)
-        return np.concatenate([np.log(predicted / power_fraction) / 0.1, (x - prior) / spread])
+        predicted = power_fraction(dict(zip(names, np.exp(x))), rows, batch, step_s)
+        return np.concatenate([np.log(predicted / measured) / 0.1, (x - prior) / spread])
 
-    return dict(zip(names, np.exp(least_squares(residuals, prior, loss="soft_l1", max_nfev=80).x)))
+    x = prior if start is None else np.log([start[name] for name in names])
+    solved = least_squares(residuals, x, loss="soft_l1", max_nfev=80 if start is None else 15)
+    return dict(zip(names, (float(value) for value in np.exp(solved.x))))
 
 
 def power_residuals(table, groups):
@@ -89,7 +94,7 @@ def power_residuals(table, groups):
     for group in sorted(set(groups)):
         out = np.array([each == group for each in groups])
         fitted = fit_power(rows.take(~out), batch[~out], step_s[~out], measured[~out])
-        residual[out] = np.log(_power(fitted, rows.take(out), batch[out], step_s[out]) / measured[out])
+        residual[out] = np.log(power_fraction(fitted, rows.take(out), batch[out], step_s[out]) / measured[out])
     return residual
 
 

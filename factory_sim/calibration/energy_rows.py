@@ -12,7 +12,7 @@ from importlib.resources import files
 
 import numpy as np
 
-from factory_sim.errors import MeasurementError, ScenarioError
+from factory_sim.errors import MeasurementError, ScenarioError, closest
 from factory_sim.inputs import catalog
 from factory_sim.inputs.catalog import Gpu, ModelSpec
 from factory_sim.model.step_time import WEIGHT_BYTES
@@ -114,7 +114,7 @@ def _of_parameters(name: str, total: float, active: float) -> Architecture:
     known = [_of_spec(catalog.model(each)) for each in catalog.models()]
     sparse = total > 1.3 * active
     peers = [each for each in known if bool(each.experts) == sparse]
-    near = min(peers, key=lambda a: (np.log(a.params_total / total) ** 2 + np.log(a.params_active / active) ** 2))
+    near = min(peers, key=lambda a: np.log(a.params_total / total) ** 2 + np.log(a.params_active / active) ** 2)
     scale = total / near.params_total
     return Architecture(
         **{
@@ -160,8 +160,6 @@ class EnergyRows:
     n_gpus: np.ndarray
     expert_parallel: np.ndarray
     """bool: experts spread over GPUs whole."""
-    data_parallel: np.ndarray
-    """Data-parallel engines or attention ranks."""
     max_sequences: np.ndarray
     osl: np.ndarray
     """Mean output tokens."""
@@ -182,56 +180,64 @@ class EnergyRows:
         )  # fmt: skip
 
 
+REQUIRED = ("model", "gpu", "n_gpus", "weight_precision", "task", "max_num_seqs", "avg_output_tokens")
 
-REQUIRED = ("model", "gpu", "n_gpus", "weight_precision", "task", "max_num_seqs")
+
+def check_row(row: dict) -> tuple[Architecture, Gpu, str]:
+    """Return architecture, GPU and precision of one row.
+
+    Raises MeasurementError or ScenarioError that names the value which is not known, absent or not positive.
+    """
+    for name in ("n_gpus", "max_num_seqs", "avg_output_tokens"):
+        if _positive(row[name]) == 0.0:
+            raise MeasurementError(f"{name} '{row[name]}' is not a positive number")
+    precision = PRECISIONS.get(str(row["weight_precision"]).lower())
+    if precision is None:
+        raise MeasurementError(
+            f"weight_precision '{row['weight_precision']}' is not known"
+            f"{closest(str(row['weight_precision']), PRECISIONS)}"
+        )
+    if row["task"] not in TASKS:
+        raise MeasurementError(f"task '{row['task']}' is not known{closest(str(row['task']), TASKS)}")
+    total, active = _positive(row.get("total_params_billion")), _positive(row.get("activated_params_billion"))
+    return architecture(str(row["model"]), total, active), catalog.gpu(str(row["gpu"])), precision
 
 
 def energy_rows(table) -> EnergyRows:
-    """Return the features of all rows of a table with the columns of `energy_llm.csv` (a DataFrame).
+    """Return the features of all rows of a table (a DataFrame) with the columns `REQUIRED` of `energy_llm.csv`.
 
-    Raises MeasurementError for missing columns, and for a value that names no known GPU, precision or task, with its
-    row (counted from 1 below the header).
+    Raises MeasurementError or ScenarioError, see `check_row`.
     """
-    missing = [name for name in (*REQUIRED, "avg_output_tokens") if name not in table.columns]
-    if missing:
-        raise MeasurementError(f"energy table: missing columns: {', '.join(missing)}")
-    architectures, gpus, precisions = [], [], []
-    for index, row in enumerate(table.to_dict("records"), start=1):
-        architectures.append(
-            architecture(
-                str(row["model"]),
-                _positive(row.get("total_params_billion")),
-                _positive(row.get("activated_params_billion")),
-            )
-        )
-        gpus.append(catalog.gpu(str(row["gpu"])))
-        precision = PRECISIONS.get(str(row["weight_precision"]).lower())
-        if precision is None or row["task"] not in TASKS:
-            raise MeasurementError(
-                f"energy table, row {index}: weight_precision '{row['weight_precision']}' or task '{row['task']}' is "
-                f"not known; precisions: {', '.join(sorted(PRECISIONS))}; tasks: {', '.join(TASKS)}"
-            )
-        precisions.append(precision)
+    architectures, gpus, precisions = zip(*(check_row(row) for row in table.to_dict("records")))
     n_gpus = table["n_gpus"].to_numpy(float)
     ep = table["ep"].to_numpy(float) if "ep" in table.columns else np.ones(len(table))
-    dp = table["dp"].to_numpy(float) if "dp" in table.columns else np.ones(len(table))
     return EnergyRows(
-        architectures=tuple(architectures),
-        gpus=tuple(gpus),
-        precision=tuple(precisions),
+        architectures=architectures,
+        gpus=gpus,
+        precision=precisions,
         task=np.array([TASKS.index(name) for name in table["task"]]),
         n_gpus=n_gpus,
         expert_parallel=ep > 1,
-        data_parallel=dp,
         max_sequences=table["max_num_seqs"].to_numpy(float),
         osl=table["avg_output_tokens"].to_numpy(float),
-        blackwell=np.array([gpu.memory_bandwidth_bytes_per_s > 6e12 for gpu in gpus]),
+        blackwell=np.array([_newer(gpu) for gpu in gpus]),
         facts=_facts(architectures, gpus, precisions, n_gpus),
     )
 
 
+def _newer(gpu: Gpu) -> bool:
+    """True for GPUs nearer to B200 than to H100 in bandwidth."""
+    old, new = (catalog.gpu(name).memory_bandwidth_bytes_per_s for name in ("h100", "b200"))
+    return gpu.memory_bandwidth_bytes_per_s > (old * new) ** 0.5
+
+
 def _positive(value) -> float:
-    return float(value) if value is not None and np.isfinite(float(value)) and float(value) > 0 else 0.0
+    """The value as a float where it is a finite positive number, else 0."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return 0.0
+    return number if np.isfinite(number) and number > 0 else 0.0
 
 
 def _facts(architectures, gpus, precisions, n_gpus) -> dict[str, np.ndarray]:

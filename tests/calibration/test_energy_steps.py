@@ -65,7 +65,8 @@ def test_two_models_left_out_are_predicted_within_the_target(table):
 
 def test_larger_batches_cost_less_energy_a_token_and_longer_steps(table):
     fit, _, _ = read_energy_fit()
-    row = table[(table.model == "Qwen/Qwen3-32B") & (table.gpu == "b200")].iloc[[0] * 6]
+    chat = table[table.task == "lm-arena-chat"]
+    row = chat[(chat.model == "Qwen/Qwen3-32B") & (chat.gpu == "b200")].iloc[[0] * 6]
     rows = energy_rows(row.assign(max_num_seqs=[8, 16, 32, 64, 128, 256]))
     assert np.all(np.diff(joules_per_token(fit, rows)) < 0)
     seconds, batch = step_seconds(fit.steps, rows)

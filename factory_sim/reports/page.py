@@ -4,14 +4,10 @@ import re
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from factory_sim.reports.formatting import figure_label, format_band, format_quantity, trust_legend, trust_mark
 from factory_sim.reports.tables import Grid, figures_grid, windows_of
 from factory_sim.results.store import StoredRun, figures_frame
-
-if TYPE_CHECKING:
-    from factory_sim.results.run import Run
 
 HEADLINES = (
     "cost_reduction_first_to_last_week", "revenue_growth_first_to_last_week", "cost_per_million_output_tokens",
@@ -108,17 +104,6 @@ def write_page(run: StoredRun, path: str | Path) -> Path:
     path = Path(path)
     path.write_text(run_page(run), encoding="utf-8", newline="\n")
     return path
-
-
-def write_run_with_charts(run: "Run", folder: str | Path, *, charts: bool = True, force: bool = False) -> Path:
-    """Write a finished run into its folder, with its charts if asked for; see `store.write_run`."""
-    from factory_sim.reports.run_charts import write_run_charts
-    from factory_sim.results.store import write_run
-
-    return write_run(
-        folder, scenario_yaml=run.scenario_yaml, provenance=run.provenance, tables=run.tables, summary=run.summary,
-        charts=(lambda place: write_run_charts(run, place)) if charts else None, force=force,
-    )  # fmt: skip
 
 
 def _headlines(figures) -> str:

@@ -186,6 +186,14 @@ def test_a_run_gets_the_charts_that_its_tables_allow(series, stages, steps, tmp_
     assert charts.write_charts(tmp_path, series=few.assign(service="other"), formats=["svg"]) == []
 
 
+def test_a_factory_of_several_services_has_their_latency_and_waterfall_apart(make_series, stages, steps, tmp_path):
+    series = pd.concat([make_series(service=name) for name in ("all", "chat", "search")])
+    chat = {"stages": stages, "promises": PROMISES, "steps": steps}
+    files = charts.write_charts(tmp_path, series=series, by_service={"chat": chat, "search": {}}, formats=["svg"])
+    names = ["money", "latency", "traffic", "latency-chat", "waterfall-chat", "latency-search"]
+    assert [path.stem for path in files] == names
+
+
 @pytest.mark.parametrize("days", [0.2, 1, 2, 5, 28, 100, 365, 2000])
 def test_any_horizon_has_an_axis_with_a_few_ticks_and_no_overlap(make_series, days):
     figure = charts.latency_chart(make_series(days, days * DAY_S / 40), promises=PROMISES)

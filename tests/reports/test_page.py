@@ -2,14 +2,12 @@
 
 import re
 from html.parser import HTMLParser
-from types import SimpleNamespace
 
-import pandas as pd
 import pytest
 
-from factory_sim.inputs.scenario import Scenario
-from factory_sim.reports import page, run_charts
-from factory_sim.results.store import read_run
+from factory_sim.reports import page
+from factory_sim.reports.charts import write_charts
+from factory_sim.results.store import read_run, write_run
 
 VOID = {"meta", "br", "hr", "img", "link", "input", "path", "use"}
 
@@ -51,64 +49,48 @@ def read(html):
     return reader
 
 
-def figure_rows(stages):
+def figure_rows(stages, services=("all", "chat")):
     windows = ["whole", "week_1", "week_2", *(f"stage_{name}" for name in stages)]
     figures = [("cost_per_million_output_tokens", "USD/million tokens", 3.59), ("revenue", "USD", 1.23e6),
                ("ttft_p95", "s", 2.81), ("slo_attainment", "fraction", 0.973)]  # fmt: skip
     return [
         dict(figure=figure, window=window, service=service, value=value / (1 + place), low=0.9 * value / (1 + place),
              high=1.1 * value / (1 + place), unit=unit, trust="measured")
-        for service in ("all", "chat")
+        for service in services
         for place, window in enumerate(windows)
         for figure, unit, value in figures
     ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def scenario():
-    system = dict(gpu="h200", engine="trtllm", precision="fp8", parallelism="tp8pp1ep1dpaFr1")
-    first = dict(name="first", from_day=0, gpus=8, system=system, change={"kind": "initial", "duration_days": 0})
-    service = dict(model="DeepSeek-R1", slo={"ttft_p95_s": 15, "tpot_p95_s": 0.04}, traffic={"demand": {"load": 0.5}},
-                   stages=[first, dict(name="second", from_day=7, gpus=8, system=system)])  # fmt: skip
-    factory = dict(name="tiny", start="2026-07-06T00:00:00+00:00", duration_days=14, site={"gpus": 8})
-    return Scenario.model_validate({**factory, "services": {"chat": service}})
-
-
-@pytest.fixture
-def run(scenario, make_series):
-    return a_run(scenario, make_series)
-
-
-def a_run(scenario, make_series):
-    summary = {
+def a_summary():
+    return {
         "schema": "factory_sim.summary/1",
         "scenario": {"name": "tiny", "digest": "0123456789", "seed": 1, "version": "0.1.0"},
         "figures": figure_rows(["first", "second"]),
         "checks": [{"check": "books_balance", "ok": True, "detail": "to the last nano-dollar"}],
     }
-    series = pd.concat([make_series(14.0), make_series(14.0, service="chat")], ignore_index=True)
-    return SimpleNamespace(
-        scenario=scenario, scenario_yaml="name: tiny # <b>not bold</b>\n", provenance={"tables": {"gpus.csv": "abc"}},
-        tables={"series": series}, summary=summary, figures=pd.DataFrame(summary["figures"]),
-    )  # fmt: skip
+
+
+def written(folder, series=None, stages=None, steps=None):
+    draw = None if series is None else lambda place: write_charts(place, series=series, stages=stages, steps=steps)
+    yaml, provenance = "name: tiny # <b>not bold</b>\n", {"tables": {"gpus.csv": "abc"}}
+    return read_run(
+        write_run(folder, scenario_yaml=yaml, provenance=provenance, tables={}, summary=a_summary(), charts=draw)
+    )
 
 
 @pytest.fixture(scope="module")
-def stored(scenario, make_series, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "run"
-    return read_run(page.write_run_with_charts(a_run(scenario, make_series), folder))
+def stored(series, stages, steps, tmp_path_factory):
+    return written(tmp_path_factory.mktemp("runs") / "run", series, stages, steps)
 
 
-def test_a_run_is_written_with_its_charts(stored):
-    names = sorted(path.name for path in (stored.folder / "charts").iterdir())
-    expected = ["latency", "money", "traffic", "waterfall"]
-    assert names == [f"{name}.{kind}" for name in expected for kind in ("png", "svg")]
+@pytest.fixture
+def summary():
+    return a_summary()
 
 
-def test_charts_can_be_left_out(run, tmp_path):
-    folder = page.write_run_with_charts(run, tmp_path / "bare", charts=False)
-    assert not (folder / "charts").exists()
-    assert "<svg" not in page.run_page(read_run(folder))
+def test_a_run_without_charts_has_a_page_without_them(tmp_path):
+    assert "<svg" not in page.run_page(written(tmp_path / "bare"))
 
 
 def test_a_page_is_well_formed_and_fetches_nothing(stored):
@@ -135,53 +117,30 @@ def test_a_page_holds_figures_charts_checks_and_sources(stored):
     assert page.run_page(stored).count("<svg") == 4
 
 
-def test_what_users_write_is_shown_not_obeyed(run):
-    run.summary["scenario"]["name"] = "<script>alert(1)</script>"
-    html = page.page(run.summary, run.provenance, run.scenario_yaml, {})
+def test_what_users_write_is_shown_not_obeyed(summary):
+    summary["scenario"]["name"] = "<script>alert(1)</script>"
+    html = page.page(summary, {"<i>": "<i>"}, "name: tiny # <b>not bold</b>\n", {})
     assert "<script>" not in html
+    assert "<i>" not in html
     assert "&lt;b&gt;not bold" in html
 
 
-def test_a_broken_law_stands_out(run):
-    run.summary["checks"][0]["ok"] = False
-    assert "BROKEN" in page.page(run.summary, run.provenance, "", {})
+def test_a_broken_law_stands_out(summary):
+    summary["checks"][0]["ok"] = False
+    assert "BROKEN" in page.page(summary, {}, "", {})
+
+
+def test_several_services_have_a_table_each(summary):
+    summary["figures"] += figure_rows(["first"], services=("search",))
+    text = " ".join(read(page.page(summary, {}, "", {})).text)
+    assert "Service chat, by week" in text
+    assert "Service search, by week" in text
 
 
 def test_the_same_run_gives_the_same_page(stored, tmp_path):
     assert page.write_page(stored, tmp_path / "a.html").read_bytes() == page.run_page(stored).encode()
 
 
-def test_stages_of_a_chart_are_those_of_the_scenario(scenario):
-    stages = run_charts.stages_frame(scenario, "chat")
-    assert stages.name.tolist() == ["first", "second"]
-    assert stages.start_s.tolist() == [0.0, 7 * 86400.0]
-    assert stages.end_s.tolist() == [7 * 86400.0, 14 * 86400.0]
-
-
-def test_the_promise_of_a_service_binds_its_figures(scenario):
-    assert run_charts.promises(scenario.services["chat"].slo) == {"ttft_p95": 15.0, "tpot_p95": 0.04}
-
-
-def test_several_services_have_their_own_latency_and_one_factory(run, make_series, tmp_path):
-    services = {"chat": run.scenario.services["chat"], "search": run.scenario.services["chat"]}
-    run.scenario = run.scenario.model_copy(update={"services": services})
-    run.tables["series"] = pd.concat([make_series(14.0, service=name) for name in ("all", "chat", "search")])
-    names = [path.name for path in run_charts.write_run_charts(run, tmp_path, formats=["svg"])]
-    assert names == ["money.svg", "traffic.svg", "latency-chat.svg", "waterfall-chat.svg", "latency-search.svg"]
-
-
-def test_the_source_line_says_run_bands_and_trust(run):
-    line = run_charts.source_line(run)
-    assert "digest 0123456789, seed 1" in line
-    assert "P10 to P90 of 8 replications" in line
-    assert "measured: first, second" in line
-
-
 def test_a_chart_in_a_page_has_a_name_for_screen_readers(stored):
     labels = re.findall(r'aria-label="([^"]+)"', page.run_page(stored))
     assert labels == [page.CHART_NAMES[name] for name in ("money", "latency", "traffic", "waterfall")]
-
-
-def test_formats_of_charts_can_be_chosen(run, tmp_path):
-    files = run_charts.write_run_charts(run, tmp_path, formats=["png"])
-    assert {path.suffix for path in files} == {".png"}

@@ -46,6 +46,7 @@ def write_charts(
     spans: pd.DataFrame | None = None,
     events: pd.DataFrame | None = None,
     service: str = "all",
+    by_service: Mapping[str, Mapping] | None = None,
     subtitle: str = "",
     footnote: str = "",
     formats: Iterable[str] = ("svg", "png"),
@@ -54,29 +55,45 @@ def write_charts(
 
     series: start_s, end_s, figure, service, value, low, high, unit; `service` picks whose. stages: name, start_s,
     end_s, label. promises: limit in seconds by figure. steps, frontier, spans, events: frames of `waterfall_chart`,
-    `frontier_chart` and `timeline_chart`. A chart whose figures or frame are missing or empty is not written.
+    `frontier_chart` and `timeline_chart`. by_service: `stages`, `promises` and `steps` of each service of a factory
+    that has several, drawn as `latency-<service>` and `waterfall-<service>`. A chart whose figures or frame are
+    missing or empty is not written.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    own = series[series.service == service] if "service" in series else series
-    has = set(own.figure[own.value.notna()])
+    own = _of(series, service)
     common = dict(subtitle=subtitle, footnote=footnote)
-    drawn = {}
-    if {"cost_per_million_output_tokens", "revenue", "margin"} <= has:
-        drawn["money"] = money_chart(own, stages, **common)
-    if has & {"ttft_p95", "tpot_p95"}:
-        drawn["latency"] = latency_chart(own, stages, promises, **common)
-    if "requests_completed" in has:
-        drawn["traffic"] = traffic_chart(own, stages, **common)
-    if steps is not None and len(steps) > 1:
-        drawn["waterfall"] = waterfall_chart(steps, **common)
+    drawn = _over_time(own, stages, promises, steps, common)
     if frontier is not None and len(frontier):
         marks = dict(user_speed_tokens_per_s=user_speed_tokens_per_s, at_speed=at_speed)
         drawn["frontier"] = frontier_chart(frontier, **marks, **common)
     if any(frame is not None and len(frame) for frame in (spans, events)):
         drawn["timeline"] = timeline_chart(own, spans, events, promises, **common)
+    for name, frames in (by_service or {}).items():
+        theirs = dict(subtitle=f"{subtitle} · {name}" if subtitle else name, footnote=footnote)
+        charts = _over_time(_of(series, name), *map(frames.get, ("stages", "promises", "steps")), theirs)
+        drawn |= {f"{chart}-{name}": charts[chart] for chart in ("latency", "waterfall") if chart in charts}
     formats = tuple(formats)
     return [path for name, figure in drawn.items() for path in save(figure, folder, name, formats)]
+
+
+def _of(series: pd.DataFrame, service: str) -> pd.DataFrame:
+    return series[series.service == service] if "service" in series else series
+
+
+def _over_time(series: pd.DataFrame, stages, promises, steps, common: dict) -> dict:
+    """The charts over time that a series allows, and the waterfall, by name."""
+    has = set(series.figure[series.value.notna()])
+    drawn = {}
+    if {"cost_per_million_output_tokens", "revenue", "margin"} <= has:
+        drawn["money"] = money_chart(series, stages, **common)
+    if has & {"ttft_p95", "tpot_p95"}:
+        drawn["latency"] = latency_chart(series, stages, promises, **common)
+    if "requests_completed" in has:
+        drawn["traffic"] = traffic_chart(series, stages, **common)
+    if steps is not None and len(steps) > 1:
+        drawn["waterfall"] = waterfall_chart(steps, **common)
+    return drawn
 
 
 def write_comparison(

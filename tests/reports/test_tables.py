@@ -154,3 +154,30 @@ def test_a_broken_check_stands_out():
     text = shown(tables.checks_table([broken, {"check": "books", "ok": True, "detail": ""}]), 80)
     assert "BROKEN" in text
     assert "holds" in text
+
+
+def a_summary(ok=True, services=("all", "chat")):
+    rows = pd.concat([figures_frame().assign(service=service) for service in services]).to_dict("records")
+    scenario = {"name": "tiny", "digest": "0123456789", "seed": 1, "version": "0.1.0"}
+    check = {"check": "littles_law", "ok": ok, "detail": "off by 3 %"}
+    return {"schema": "factory_sim.summary/1", "scenario": scenario, "figures": rows, "checks": [check]}
+
+
+def test_a_run_is_reported_by_week_and_by_stage():
+    text = shown(tables.run_report(a_summary()), 80)
+    assert "tiny, by week" in text
+    assert "tiny, by stage" in text
+    assert "service chat" not in text
+    assert "all 1 checks hold" in text
+
+
+def test_each_of_several_services_is_reported():
+    text = shown(tables.run_report(a_summary(services=("all", "chat", "search"))), 80)
+    assert "service chat, by week" in text
+    assert "service search, by week" in text
+
+
+def test_a_broken_law_is_reported_with_its_detail():
+    text = shown(tables.run_report(a_summary(ok=False)), 80)
+    assert "BROKEN" in text
+    assert "off by 3 %" in text

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from factory_sim.reports.charts import style as look
-from factory_sim.reports.formatting import format_value, trust_legend, trust_mark, window_label
+from factory_sim.reports.formatting import format_band, format_value, trust_legend, trust_mark, window_label
 
 _ROW_IN = 0.42
 
@@ -100,7 +100,7 @@ def _factor_text(ax: Axes, row: int, x: float, factor: tuple[float, float, float
     ax.annotate(text, (x, row), (6, 0), textcoords="offset points", va="center", ha="left", size=size, weight="bold")
     if np.isfinite(low) and np.isfinite(high):
         ends = (low, high) if value >= 1 else (1 / high, 1 / low)
-        band = "–".join(format_value(end, "") for end in ends)
+        band = format_band(ends[0], size_of, ends[1])
         shift = 6 + 72 * look.text_width_in(text, size) * 1.12 + 5
         ax.annotate(band, (x, row), (shift, 0), textcoords="offset points", va="center", ha="left", size=size - 1.5,
                     color=look.FAINT)  # fmt: skip

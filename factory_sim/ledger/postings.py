@@ -19,6 +19,7 @@ from factory_sim.inputs.prices import PriceBook, PriceRow, price_book
 from factory_sim.ledger import customers
 from factory_sim.ledger.costs import cost_entries
 from factory_sim.ledger.entries import Calendar, Entries, assemble
+from factory_sim.ledger.fleet import departure_entries
 from factory_sim.ledger.plans import Usage, plans_of, sell, valid_plan
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ WINDOW_COLUMNS = (
     "time_idle_s", "facility_energy_j", "input_energy_j", "output_energy_j", "idle_energy_j",
 )  # fmt: skip
 """Columns of ``windows`` that pricing reads. ``week``, the request counts behind service credits and
-``price_multiplier`` (prices that moved in the run) are used where present."""
+``price_multiplier`` (prices that moved in the run) are used where present, and so are installed ``gpus`` (machines that
+leave before the end of their term or life)."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,10 @@ def keep_books(
     windows = windows.reset_index(drop=True)
     calendar = Calendar(_moment(start))
     sales, invoices = revenue_entries(windows, terms, calendar)
-    kept = books(cost_entries(windows, terms, book, calendar) + sales, windows, terms)
+    costs = cost_entries(windows, terms, book, calendar)
+    if "gpus" in windows:
+        costs += departure_entries(windows, terms, book, calendar)
+    kept = books(costs + sales, windows, terms)
     return replace(kept, invoices=customers.invoice_table(invoices, calendar)) if invoices else kept
 
 

@@ -4,7 +4,9 @@ import re
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
+from uuid import uuid4
 
+from factory_sim.errors import RunError
 from factory_sim.reports.formatting import figure_label, format_band, format_quantity, trust_legend, trust_mark
 from factory_sim.reports.tables import Grid, figures_grid, windows_of
 from factory_sim.results.store import StoredRun, figures_frame
@@ -100,9 +102,16 @@ def grid_html(grid: Grid) -> str:
 
 
 def write_page(run: StoredRun, path: str | Path) -> Path:
-    """Write the page of a run as `path` and return it."""
+    """Write the page of a run as `path`, whole or not at all, and return it; raises RunError if that cannot be."""
     path = Path(path)
-    path.write_text(run_page(run), encoding="utf-8", newline="\n")
+    partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}.partial")
+    try:
+        partial.write_text(run_page(run), encoding="utf-8", newline="\n")
+        partial.replace(path)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
     return path
 
 

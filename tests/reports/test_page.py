@@ -5,6 +5,8 @@ from html.parser import HTMLParser
 
 import pytest
 
+from factory_sim.cli.report import report
+from factory_sim.errors import RunError
 from factory_sim.reports import page
 from factory_sim.reports.charts import write_charts
 from factory_sim.results.store import read_run, write_run
@@ -139,6 +141,25 @@ def test_several_services_have_a_table_each(summary):
 
 def test_the_same_run_gives_the_same_page(stored, tmp_path):
     assert page.write_page(stored, tmp_path / "a.html").read_bytes() == page.run_page(stored).encode()
+
+
+def test_a_page_that_cannot_be_written_is_one_message(stored, tmp_path):
+    with pytest.raises(RunError, match="cannot be written"):
+        page.write_page(stored, tmp_path / "nowhere" / "report.html")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_writes_the_page_beside_the_run_and_replaces_nothing_else(tmp_path, capsys):
+    run = written(tmp_path / "run")
+    report(run.folder, None)
+    assert capsys.readouterr().out.strip() == str(run.folder / "report.html")
+    assert (run.folder / "report.html").read_text() == page.run_page(run)
+    (tmp_path / "mine.html").write_text("mine")
+    with pytest.raises(RunError, match="--force"):
+        report(run.folder, tmp_path / "mine.html")
+    assert (tmp_path / "mine.html").read_text() == "mine"
+    report(run.folder, tmp_path / "mine.html", force=True)
+    assert (tmp_path / "mine.html").read_text() == page.run_page(run)
 
 
 def test_a_chart_in_a_page_has_a_name_for_screen_readers(stored):

@@ -2,6 +2,7 @@
 
 import typer
 
+from factory_sim.cli import capacity, inspect
 from factory_sim.cli import run as run_commands
 
 app = typer.Typer(
@@ -31,3 +32,5 @@ def _options(
 
 app.command("run")(run_commands.run)
 app.command("compare")(run_commands.compare)
+app.command("capacity")(capacity.capacity)
+app.command("inspect")(inspect.inspect)

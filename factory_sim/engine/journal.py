@@ -1,4 +1,4 @@
-"""The journal: physical facts of one replication, as rows. Events say what changed and why; windows say what was served.
+"""The journal: physical facts of one replication, as rows. Events say what changed and why, windows what was served.
 
 Latencies are kept once for each window that was really played; `weights` says for how many instance-seconds of the
 calendar each one stands, so any span's percentiles are a weighted sum of histograms.

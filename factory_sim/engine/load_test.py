@@ -8,6 +8,7 @@ kernel, warm-up dropped. One curve serves every systematic error of the profile,
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import isotonic_regression
 
 from factory_sim.engine.kernel import Pool, Requests
 from factory_sim.engine.warm_start import in_progress
@@ -15,8 +16,8 @@ from factory_sim.model.serving import ServingSystem, decode_steps
 from factory_sim.model.workload import LengthModel, arrival_times
 from factory_sim.streams import stream
 
-LOADS = (0.3, 0.5, 0.65, 0.77, 0.87, 0.95, 1.03, 1.11, 1.2, 1.3, 1.42, 1.56)
-"""Loads of the test, relative to the fluid estimate of what the promise allows."""
+LOADS = (0.3, 0.5, 0.65, 0.77, 0.87, 0.95, *(1.03 * 1.08**step for step in range(24)))
+"""Loads of the test, relative to the fluid estimate of what the promise allows; it ends well before the last."""
 MOST_REQUESTS = 60_000
 """Requests of one load beyond which its window is cut short."""
 UNSTABLE = 0.15
@@ -31,7 +32,7 @@ class LatencyCurve:
     """Arrivals a second at one instance."""
     ttft_p95_s: np.ndarray
     tpot_p95_s: np.ndarray
-    """95th percentiles over requests, made monotone in the load, seconds; infinite where the load does not settle."""
+    """95th percentiles over requests, smoothed to rise with the load, seconds; infinite where the load does not settle."""
     in_system: np.ndarray
     """Mean number of requests at one instance."""
     requests_played: int
@@ -138,17 +139,25 @@ def load_test(
         played += count
         rows.append((rate, *row))
         learned = pool.in_system() / (kept * fluid.number_at(rate))  # what the fluid model is off by
-        if row[1] > 1.6 * tpot_limit_s:
+        if row[1] > 1.5 * tpot_limit_s:
             break
     rate, ttft, tpot, number = np.array(rows).T
-    return LatencyCurve(rate, np.maximum.accumulate(ttft), np.maximum.accumulate(tpot), number, played)
+    return LatencyCurve(rate, _rising(ttft), _rising(tpot), number, played)
+
+
+def _rising(latency: np.ndarray) -> np.ndarray:
+    """The closest curve that never falls (isotonic regression of the logarithms); infinite points stay."""
+    settled = np.isfinite(latency)
+    rising = np.full(len(latency), np.inf)
+    rising[settled] = np.exp(isotonic_regression(np.log(np.maximum(latency[settled], 1e-9))).x)
+    return rising
 
 
 def _play_load(pool, system, lengths, rate, kept, clock_s, tpot_limit_s, rng) -> tuple[tuple, float, int]:
     """(p95 TTFT, p95 TPOT, number at an instance) of the requests that leave in a window at one load, its end, and
     how many requests were played."""
     residence_s = max(lengths.mean_osl * tpot_limit_s, 1.0)
-    warm_s, window_s = residence_s, 4.0 * residence_s
+    warm_s, window_s = residence_s, 5.0 * residence_s
     total = rate * kept * (warm_s + window_s)
     if total > MOST_REQUESTS:
         warm_s, window_s = (span * max(MOST_REQUESTS / total, 0.25) for span in (warm_s, window_s))
@@ -183,7 +192,7 @@ def _base(table: np.ndarray, tokens: float) -> float:
 
 
 def _crossing(rate: np.ndarray, latency: np.ndarray, limit: float) -> float:
-    """Rate at which a rising latency curve meets `limit`; the last rate where it never does, 0 where it starts above."""
+    """Rate at which a rising latency curve meets `limit`: the last rate where it never does, 0 if it starts above."""
     if latency[0] > limit:
         return 0.0
     above = latency > limit

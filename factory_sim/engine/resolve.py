@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm
 
+from factory_sim.engine.kernel.router import ROUTERS
 from factory_sim.engine.load_test import LatencyCurve, load_test
 from factory_sim.engine.threads import side_by_side
-from factory_sim.errors import CapacityError, FactorySimError, ScenarioError
+from factory_sim.errors import CapacityError, FactorySimError, ScenarioError, closest
 from factory_sim.inputs import catalog
 from factory_sim.inputs.prices import price_book
 from factory_sim.inputs.scenario import Scenario, Service, Stage
@@ -71,6 +72,8 @@ def resolve(scenario: Scenario) -> tuple[ResolvedService, ...]:
 
 def _service(scenario: Scenario, name: str, service: Service) -> ResolvedService:
     where = f"services.{name}"
+    if service.router not in ROUTERS:
+        raise ScenarioError(f"{where}.router: '{service.router}' is not known{closest(service.router, ROUTERS)}")
     try:
         lengths = length_model(service.traffic.lengths)
     except FactorySimError as error:
@@ -122,14 +125,16 @@ def _stage(scenario: Scenario, where: str, service: Service, stage: Stage, lengt
     if stage.gpus % system.gpus:
         near = max(stage.gpus // system.gpus, 1) * system.gpus
         raise ScenarioError(
-            f"{where}.gpus: {stage.gpus} is not a multiple of the {system.gpus} GPUs of one {wanted.parallelism} instance; {near} would be"
+            f"{where}.gpus: {stage.gpus} is not a multiple of the {system.gpus} GPUs of one {wanted.parallelism} "
+            f"instance; {near} would be"
         )
     _fits(where, system, lengths, stream(scenario.seed, "fit", where))
     curve = load_test(system, lengths, service.slo.tpot_p95_s, router=service.router, seed=scenario.seed)
     if curve.capacity_per_s(service.slo.ttft_p95_s, service.slo.tpot_p95_s) <= 0.0:
         raise CapacityError(
-            f"{where}: no load keeps the promise: at {curve.rate_per_s[0]:.3g} requests/s and instance p95 TTFT is {curve.ttft_p95_s[0]:.3g} s "
-            f"(promise {service.slo.ttft_p95_s:g} s) and p95 TPOT {1e3 * curve.tpot_p95_s[0]:.3g} ms (promise {1e3 * service.slo.tpot_p95_s:g} ms)"
+            f"{where}: no load keeps the promise: at {curve.rate_per_s[0]:.3g} requests/s and instance p95 TTFT is "
+            f"{curve.ttft_p95_s[0]:.3g} s (promise {service.slo.ttft_p95_s:g} s) and p95 TPOT "
+            f"{1e3 * curve.tpot_p95_s[0]:.3g} ms (promise {1e3 * service.slo.tpot_p95_s:g} ms)"
         )
     slowdown = _lognormal(system.tpot_band, _stratified(scenario, "profile_error", system.profile))
     ttft = _lognormal(system.ttft_band, _stratified(scenario, "profile_error_ttft", system.profile))
@@ -145,8 +150,9 @@ def _fits(where: str, system: ServingSystem, lengths: LengthModel, rng: np.rando
     for worker in system.workers:
         if worker.kv_capacity_tokens < longest:
             raise CapacityError(
-                f"{where}: the KV cache of a {worker.role} worker holds {max(worker.kv_capacity_tokens, 0):,} tokens beside the weights; "
-                f"one request of the scenario needs {longest:,}; use more GPUs a worker, another precision or shorter requests"
+                f"{where}: the KV cache of a {worker.role} worker holds {max(worker.kv_capacity_tokens, 0):,} tokens "
+                f"beside the weights; one request of the scenario needs {longest:,}; use more GPUs a worker, another "
+                "precision or shorter requests"
             )
 
 

@@ -32,7 +32,8 @@ def _result(name: str, ok: bool, detail: str) -> dict:
 def _requests_played(audits: pd.DataFrame) -> dict:
     left = audits["completed"] + audits["rejected"] + audits["timed_out"] + audits["lost"] + audits["in_system"]
     wrong = int((audits["arrived"] != left).sum())
-    detail = f"{int(audits['arrived'].sum()):,} requests played by {len(audits)} pools: arrived = completed + refused + lost + unfinished"
+    played = f"{int(audits['arrived'].sum()):,} requests played by {len(audits)} pools"
+    detail = f"{played}: arrived = completed + refused + lost + unfinished"
     return _result("requests_conserved", wrong == 0, detail if not wrong else f"{wrong} pools do not add up")
 
 
@@ -60,7 +61,7 @@ def _little(audits: pd.DataFrame) -> dict:
 
 def _roofline(audits: pd.DataFrame) -> dict:
     flops, weights = float(audits["flops_share"].max()), float(audits["bandwidth_share"].max())
-    detail = f"at most {100 * flops:.0f} % of peak arithmetic and {100 * weights:.0f} % of memory bandwidth (weights always read, KV read)"
+    detail = f"at most {100 * flops:.0f} % of peak arithmetic and {100 * weights:.0f} % of bandwidth for the weights"
     return _result("roofline", flops <= 1 and weights <= 1, detail)
 
 

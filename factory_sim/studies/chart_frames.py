@@ -9,7 +9,7 @@ from factory_sim.units import DAY_S
 
 
 def chart_frames(run: Run) -> dict:
-    """Frames by the names that ``reports.charts.write_charts`` takes; the first service's stages and promise are shown."""
+    """Frames by the names that ``reports.charts.write_charts`` takes; stages and promise are the first service's."""
     scenario = run.scenario
     name = next(iter(scenario.services))
     return {
@@ -18,7 +18,7 @@ def chart_frames(run: Run) -> dict:
         "promises": promises(scenario, name),
         "steps": waterfall(run, service=name),
         "service": "all" if len(scenario.services) > 1 else name,
-        "subtitle": f"{scenario.name}: {scenario.question}" if scenario.question else scenario.name,
+        "subtitle": scenario.name,
         "footnote": footnote(run),
     }
 

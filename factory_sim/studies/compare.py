@@ -13,10 +13,10 @@ from factory_sim.results.store import StoredRun
 def compare(runs: Sequence[Run | StoredRun], names: Sequence[str] | None = None) -> pd.DataFrame:
     """Figures of every run with their ratio to the first run's.
 
-    Columns: window, service, figure, run, value, low, high, unit, trust, ratio, ratio_low, ratio_high, paired. Where two
-    runs have the same seed and number of replications, their random streams are common and the ratio is taken within
-    each replication (``paired``); its band is then the P10 and P90 of those ratios. Otherwise the band of the ratio is
-    that of all pairs of replications. `names` label the runs; their scenario names are taken when left out.
+    Columns: window, service, figure, run, value, low, high, unit, trust, ratio, ratio_low, ratio_high, paired. Where
+    two runs have the same seed and number of replications, their random streams are common and the ratio is taken
+    within each replication (``paired``); its band is then the P10 and P90 of those ratios. Otherwise it is that of all
+    pairs of replications. `names` label the runs; their scenario names are taken when left out.
     """
     if len(runs) < 2:
         raise RunError("compare needs at least two runs")

@@ -1,5 +1,7 @@
 """From the first stage to the last: how many times cheaper each step made a token."""
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 
@@ -13,8 +15,8 @@ def waterfall(
 ) -> pd.DataFrame:
     """Steps of a figure over the stages of a run, in order.
 
-    Columns: name, label, value, low, high, unit, trust and, from the second row on, factor, factor_low, factor_high: how
-    many times smaller than the stage before, taken within each replication, so that errors common to both cancel.
+    Columns: name, label, value, low, high, unit, trust and, from the second row on, factor, factor_low, factor_high:
+    how many times smaller than the stage before, taken within each replication, so that errors common to both cancel.
     """
     figures = run.figures
     stages = figures[
@@ -28,7 +30,7 @@ def waterfall(
     own = table[(table["figure"] == figure) & (table["service"] == service)]
     wide = own.pivot(index="replication", columns="window", values="value")
     columns = [f"stage_{name}" for name in steps["name"]]
-    ratios = pd.DataFrame({after: wide[before] / wide[after] for before, after in zip(columns, columns[1:])})
+    ratios = pd.DataFrame({after: wide[before] / wide[after] for before, after in pairwise(columns)})
     long = ratios.melt(ignore_index=False, var_name="window", value_name="value").reset_index().assign(figure="factor")
     banded = band(long, ["window"]).set_index("window").reindex(columns)
     return steps.assign(

@@ -2,7 +2,7 @@
 replays."""
 
 from factory_sim.model.workload.arrivals import ArrivalStream, arrival_times, index_of_dispersion
-from factory_sim.model.workload.bursts import Burstiness, burstiness_model, measured_burstiness
+from factory_sim.model.workload.bursts import Burstiness, burstiness_like, burstiness_model, measured_burstiness
 from factory_sim.model.workload.chats import Chats, chats
 from factory_sim.model.workload.clients import Clients, ClientStream, client_arrivals, clients
 from factory_sim.model.workload.lengths import LengthModel, empirical, length_model, length_model_names
@@ -22,6 +22,7 @@ __all__ = [
     "RateShape",
     "Reasoning",
     "arrival_times",
+    "burstiness_like",
     "burstiness_model",
     "chats",
     "client_arrivals",

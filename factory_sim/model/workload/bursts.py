@@ -85,12 +85,12 @@ class Burstiness:
 def _window_term(window_s: float, time_s: float) -> float:
     """Integral of exp(-|t-s|/T) over the window squared, over the window: 2 T (1 - (1 - exp(-w/T)) T / w)."""
     ratio = window_s / time_s
-    return 2 * time_s * (1 + np.expm1(-ratio) / ratio)
+    return float(2 * time_s * (1 + np.expm1(-ratio) / ratio))
 
 
 def _neighbour_term(window_s: float, time_s: float) -> float:
     """The same integral over two adjacent windows: T^2 (1 - exp(-w/T))^2 / w."""
-    return (time_s * np.expm1(-window_s / time_s)) ** 2 / window_s
+    return float((time_s * np.expm1(-window_s / time_s)) ** 2 / window_s)
 
 
 def non_negative_least_squares(matrix: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -163,6 +163,30 @@ def measured_burstiness(name: str) -> Burstiness:
     return calibrate(name, f"{source}; swings fitted to the dispersion of counts", rate, windows, correlation)
 
 
+def burstiness_like(name: str, source: str, arrival_s: np.ndarray, windows_s=(1.0, 10.0, MINUTE_S)) -> Burstiness:
+    """Return the burstiness of measured arrival times (sorted, seconds), calibrated to their dispersion in
+    `windows_s`.
+
+    Windows of which fewer than 20 fit into the span are left out, as are those finer than a coarse clock (a step
+    that more than half of the requests share). Raises TraceError if no window is left.
+    """
+    times = np.asarray(arrival_s, float) - arrival_s[0] if len(arrival_s) else np.empty(0)
+    span_s = float(times[-1]) if len(times) else 0.0
+    gaps = np.diff(times)
+    tick_s = float(np.min(gaps[gaps > 0], initial=np.inf)) if np.sum(gaps == 0) > len(times) / 2 else 0.0
+    counts = {
+        w: np.bincount((times[times < int(span_s / w) * w] / w).astype(np.int64), minlength=int(span_s / w))
+        for w in windows_s
+        if span_s / w >= 20 and w > 10 * tick_s
+    }
+    if not counts:
+        raise TraceError(f"{name}: {len(times)} requests over {span_s:g} s are too few to measure their dispersion")
+    dispersion = {w: float(n.var() / n.mean()) for w, n in counts.items()}
+    minutes = counts.get(MINUTE_S)
+    lag = float(np.corrcoef(minutes[:-1], minutes[1:])[0, 1]) if minutes is not None and minutes.std() > 0 else None
+    return calibrate(name, source, len(times) / span_s, dispersion, lag)
+
+
 def burstiness_model(spec: str | Mapping | Burstiness) -> Burstiness:
     """Return the burstiness that `spec` names or describes.
 
@@ -176,7 +200,7 @@ def burstiness_model(spec: str | Mapping | Burstiness) -> Burstiness:
         return Burstiness("poisson", "Poisson process")
     if isinstance(spec, str):
         return measured_burstiness(spec)
-    kinds = ("gamma", "dispersion", "named")
+    kinds = ("gamma", "dispersion", "named", "trace")
     if not isinstance(spec, Mapping) or sum(kind in spec for kind in kinds) != 1:
         raise TraceError(f"burstiness: a name or a mapping with one of {', '.join(kinds)} is needed, got {spec!r}")
     for key in spec:
@@ -192,7 +216,20 @@ def burstiness_model(spec: str | Mapping | Burstiness) -> Burstiness:
         return Burstiness(f"gamma_cv_{cv:g}", "gamma renewal process", float(cv))
     if "named" in spec:
         found = measured_burstiness(str(spec["named"]))
+    elif "trace" in spec:
+        found = _of_file(spec["trace"])
     else:
         windows = {float(window): float(value) for window, value in spec["dispersion"].items()}
         found = calibrate("dispersion", "as described in the scenario", float(spec.get("rate_per_s", 0)), windows)
     return Burstiness(found.name, found.source, found.cv, found.swings, found.reference_rate_per_s, keep)
+
+
+def _of_file(spec) -> Burstiness:
+    if not isinstance(spec, Mapping) or set(spec) != {"path"}:
+        raise TraceError(f"burstiness.trace: {{path: FILE}} is needed, got {spec!r}")
+    from factory_sim.inputs.traces import read_trace
+
+    trace = read_trace(spec["path"])
+    if trace.arrival_s is None or trace.session_relative:
+        raise TraceError(f"{spec['path']}: has no times of arrival, so no burstiness can be measured")
+    return burstiness_like(trace.name, f"{trace.report.tool}: {trace.name}", trace.arrival_s)

@@ -239,6 +239,17 @@ def _mixture(spec) -> LengthModel:
     )
 
 
+def _trace(spec) -> LengthModel:
+    """The lengths of a user's own trace or log, resampled as pairs."""
+    spec = _known_keys(spec, {"path"}, "lengths.trace")
+    if not isinstance(spec.get("path"), str):
+        raise TraceError(f"lengths.trace.path: the path of a trace or log is needed, got {spec.get('path')!r}")
+    from factory_sim.inputs.traces import read_trace
+
+    trace = read_trace(spec["path"])
+    return empirical(trace.name, f"{trace.report.tool}: {trace.name}", trace.isl, trace.osl)
+
+
 def _named(name: str, rank_correlation: float | None = None) -> LengthModel:
     name = ALIASES.get(name, name)
     if name in workloads.trace_index():
@@ -267,6 +278,7 @@ DESCRIBED = {
     "geometric": _geometric,
     "quantiles": _quantiles,
     "mixture": _mixture,
+    "trace": _trace,
 }
 
 
@@ -277,7 +289,8 @@ def length_model(spec: str | Mapping) -> LengthModel:
     ``arxiv_summarization``, ``agentic_claude_code``), a ServeGen mixture (``servegen_deepseek-r1``,
     ``servegen_m-large``, ...) or ``benchmark_ISL_OSL``. A mapping of one key: ``{fixed: {isl, osl}}``, ``{uniform:
     {isl, osl, low_fraction}}``, ``{geometric: {isl, mean_osl}}``, ``{quantiles: {isl: {p50: ..., mean: ...}, osl:
-    {...}, rank_correlation}}``, ``{mixture: [{share, lengths}, ...]}`` or ``{named: {name, rank_correlation}}``.
+    {...}, rank_correlation}}``, ``{mixture: [{share, lengths}, ...]}``, ``{trace: {path}}`` (a file of the user's,
+    resampled) or ``{named: {name, rank_correlation}}``.
 
     Raises TraceError that says what was found and what would be right.
     """

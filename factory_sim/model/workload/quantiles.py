@@ -87,6 +87,7 @@ class QuantileCurve:
         bend = 0.0 if mean is None else self._find_bend(float(mean), name)
         self.values = self._curve(bend)
         self.values.setflags(write=False)
+        self._rise = np.diff(self.values)
 
     def _curve(self, bend: float) -> np.ndarray:
         return np.exp(hermite(self._z, self._y, self._slopes, self.scores, bend))
@@ -127,4 +128,8 @@ class QuantileCurve:
 
     def at(self, z: np.ndarray) -> np.ndarray:
         """Return the values at standard normal scores `z`."""
-        return np.interp(z, self.scores, self.values)
+        place = (np.asarray(z, float) - self.scores[0]) * ((_GRID - 1) / (2 * _Z_MAX))
+        np.clip(place, 0.0, _GRID - 1.000001, out=place)
+        piece = place.astype(np.int32)
+        place -= piece
+        return self.values[piece] + place * self._rise[piece]

@@ -10,6 +10,7 @@ from factory_sim.inputs import workloads
 from factory_sim.model.workload.arrivals import ArrivalStream, arrival_times, index_of_dispersion
 from factory_sim.model.workload.bursts import (
     MEASURED,
+    burstiness_like,
     burstiness_model,
     measured_burstiness,
     non_negative_least_squares,
@@ -137,6 +138,22 @@ def test_dispersion_of_regular_and_paired_arrivals():
     pairs = np.repeat(np.arange(0, 100, 2) + 0.5, 2)
     assert index_of_dispersion(pairs, 1.0, 100.0) == pytest.approx(1.0)
     assert np.isnan(index_of_dispersion(np.array([1.0]), 10.0, 15.0))
+
+
+@pytest.mark.parametrize("name", ["azure2023_conv", "azure2023_code"])
+def test_burstiness_measured_in_a_trace_is_that_of_its_published_statistics(name):
+    measured = burstiness_like(name, "test", workloads.packaged_columns(name)["arrival_s"])
+    published = measured_burstiness(name)
+    for window in (1, 10, 60):
+        here = measured.index_of_dispersion(window, measured.reference_rate_per_s)
+        assert here == pytest.approx(published.index_of_dispersion(window, published.reference_rate_per_s), rel=0.03)
+
+
+def test_coarse_clocks_and_short_traces_give_no_false_dispersion():
+    mooncake = burstiness_like("m", "test", workloads.packaged_columns("mooncake_conversation")["arrival_s"])
+    assert mooncake.index_of_dispersion(60, mooncake.reference_rate_per_s) == pytest.approx(2.9, rel=0.1)
+    with pytest.raises(TraceError, match="too few"):
+        burstiness_like("short", "test", np.arange(5.0))
 
 
 @settings(max_examples=30, deadline=None)

@@ -123,6 +123,15 @@ def test_every_named_model_gives_positive_whole_lengths_within_its_bounds(name):
     assert np.array_equal(osl, again[1])
 
 
+def test_lengths_of_a_users_file_are_its_pairs(tmp_path):
+    path = tmp_path / "own.csv"
+    path.write_text("input_tokens,output_tokens\n10,5\n2000,30\n")
+    model = length_model({"trace": {"path": str(path)}})
+    isl, osl = model.sample(stream(9, "l"), 1000)
+    assert set(zip(isl.tolist(), osl.tolist())) == {(10, 5), (2000, 30)}
+    assert "own.csv" in model.source
+
+
 def test_short_names_are_aliases():
     for short, name in ALIASES.items():
         assert length_model(short).name == name

@@ -77,7 +77,7 @@ def comparison_chart(
     shown = [name for name in figures if name in set(comparison.figure)]
     columns = 2
     rows = -(-len(shown) // columns)
-    note = f"Behind each value: its ratio to {runs[0]}; ≈ marks no difference beyond the range. Bars' ends: P10 and P90."
+    note = f"Behind each value: its ratio to {runs[0]}; ≈ marks no difference beyond the range (P10 to P90)."
     with look.settings():
         names_in = min(1.6, max(look.text_width_in(run, look.SMALL) for run in runs) + 0.15)
         sheet = look.sheet(

@@ -167,6 +167,8 @@ def settle(arrays: dict[str, np.ndarray], complaints: Complaints, path) -> int:
             f"and {counts[some][0]} ids"
         )
     size = LIKELY_BLOCK_TOKENS[best]
+    if arrays["block_ids"].min() < 0:  # hashes that are no whole numbers >= 0 are numbered anew
+        arrays["block_ids"] = np.unique(arrays["block_ids"], return_inverse=True)[1].astype(np.int64)
     needed = -(-isl // size)
     long, short = counts > needed, some & (counts < needed)
     if short.any():

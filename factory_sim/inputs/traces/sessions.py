@@ -160,24 +160,35 @@ def prefix_blocks(
     cached_tokens: np.ndarray,
     prefix_of: np.ndarray,
     block_tokens: int,
-    first_id: int = 0,
+    common_tokens: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return block ids (CSR offsets and ids, int64) under which an unbounded cache hits what the trace says.
+    """Return block ids (CSR offsets and ids, int64 >= 0) under which an unbounded cache hits what the trace says.
 
-    Prompt i begins with the first ``cached_tokens[i]`` tokens of prompt ``prefix_of[i]`` (an earlier row) in whole
-    blocks of `block_tokens`; all its other blocks are new. With blocks larger than the trace's own (64 tokens) hits
-    round down.
+    Prompt i begins with the first ``cached_tokens[i]`` tokens of what request ``prefix_of[i]`` (an earlier row) sent
+    and was answered, in whole blocks of `block_tokens`; its other blocks are new. Where a later prompt shares more
+    than a prompt holds, the ids of the earlier one go on into its answer. With blocks larger than the trace's own
+    (64 tokens) hits round down. `common_tokens` (None: none) are leading tokens that all prompts of no earlier
+    prefix with the same number have alike: tools and system prompt.
     """
-    blocks = -(-isl // block_tokens)
     shared = np.where(prefix_of >= 0, np.minimum(cached_tokens, isl) // block_tokens, 0)
+    blocks = -(-isl // block_tokens)
+    linked = prefix_of >= 0
+    np.maximum.at(blocks, prefix_of[linked], shared[linked])
     offsets = np.concatenate([[0], np.cumsum(blocks)]).astype(np.int64)
     ids = np.empty(offsets[-1], np.int64)
-    fresh = first_id
-    for row in range(len(isl)):
-        start, common, count = offsets[row], int(shared[row]), int(blocks[row])
+    fresh, alike = 0, {}
+    for row, (common, count) in enumerate(zip(shared.tolist(), blocks.tolist())):
+        start = offsets[row]
         if common:
             source = offsets[prefix_of[row]]
             ids[start : start + common] = ids[source : source + common]
+        elif common_tokens is not None and common_tokens[row] > 0:
+            size = int(common_tokens[row])
+            if size not in alike:
+                alike[size] = fresh
+                fresh += size // block_tokens
+            common = min(size // block_tokens, count)
+            ids[start : start + common] = np.arange(alike[size], alike[size] + common)
         ids[start + common : start + count] = np.arange(fresh, fresh + count - common)
         fresh += count - common
     return offsets, ids

@@ -68,7 +68,8 @@ class Trace:
     block_offsets: np.ndarray | None = None
     """int64, shape (n + 1,): row i has the ids ``block_ids[block_offsets[i]:block_offsets[i + 1]]``."""
     block_ids: np.ndarray | None = None
-    """int64: ids of the prompt's blocks; equal ids at equal places mean an equal prefix up to there."""
+    """int64 >= 0: ids of the prompt's leading blocks; equal ids at equal places mean an equal prefix up to there. A
+    list shorter than its prompt leaves the rest never seen; a longer one goes on into the answer."""
     reasoning_tokens: np.ndarray | None = None
     """int64: hidden part of `osl`; -1 unknown."""
     tenant: np.ndarray | None = None

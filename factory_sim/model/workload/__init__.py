@@ -8,7 +8,14 @@ from factory_sim.model.workload.clients import Clients, ClientStream, client_arr
 from factory_sim.model.workload.lengths import LengthModel, empirical, length_model, length_model_names
 from factory_sim.model.workload.prefixes import PrefixGroups, group_blocks, prefix_groups
 from factory_sim.model.workload.reasoning import Reasoning, effort_levels, reasoning_model
-from factory_sim.model.workload.replay import scale_trace, session_starts, spread_ticks, start_sessions
+from factory_sim.model.workload.replay import (
+    request_arrays,
+    scale_trace,
+    session_starts,
+    spread_ticks,
+    start_sessions,
+    with_blocks,
+)
 from factory_sim.model.workload.rhythm import RateShape, rate_shape, rate_shape_names
 
 __all__ = [
@@ -38,8 +45,10 @@ __all__ = [
     "rate_shape",
     "rate_shape_names",
     "reasoning_model",
+    "request_arrays",
     "scale_trace",
     "session_starts",
     "spread_ticks",
     "start_sessions",
+    "with_blocks",
 ]

@@ -24,6 +24,7 @@ import numpy as np
 
 from factory_sim.errors import TraceError
 from factory_sim.inputs.traces import Trace
+from factory_sim.inputs.traces.sessions import prefix_blocks
 from factory_sim.model.workload.arrivals import ArrivalStream
 
 KEEPS = ("dispersion", "swings", "gaps")
@@ -61,6 +62,43 @@ def start_sessions(trace: Trace, starts_s: np.ndarray) -> Trace:
         trace, arrival_s=trace.arrival_s + np.asarray(starts_s, float)[trace.session], session_relative=False
     )
     return moved.rows(np.argsort(moved.arrival_s, kind="stable"))
+
+
+def with_blocks(trace: Trace, block_tokens: int = 64, share_system_prompts: bool = False) -> Trace:
+    """Return the trace with block ids made from its cached prefixes, so that hits become an output (see
+    `prefix_blocks`).
+
+    A trace that has ids already, or tells no prefixes, comes back as it is. `share_system_prompts`: sessions whose
+    tools and system prompt have the same number of tokens have them alike (assumed), else nothing is shared between
+    sessions. Larger blocks need less memory: the 37,679 requests of the agentic trace have 69 million blocks of 64
+    tokens, 8.7 million of 512.
+    """
+    if trace.block_ids is not None or trace.prefix_of is None:
+        return trace
+    common = trace.shared_prefix_tokens if share_system_prompts else None
+    offsets, ids = prefix_blocks(trace.isl, trace.cached_tokens, trace.prefix_of, block_tokens, common)
+    return replace(trace, block_tokens=block_tokens, block_offsets=offsets, block_ids=ids)
+
+
+def request_arrays(trace: Trace, closed_loop: bool = True) -> dict[str, np.ndarray]:
+    """Return the arrays of a trace under the names of the kernel's `Requests` (``Requests(**arrays)``), times
+    absolute.
+
+    With `closed_loop` a request that waits for an answer arrives its pause after that answer, else at the time of the
+    trace. Raises TraceError when the trace has no absolute times (`session_starts` and `start_sessions` give them).
+    """
+    if trace.arrival_s is None or trace.session_relative:
+        raise TraceError(f"{trace.name}: has no absolute times of arrival; start its sessions or draw arrivals first")
+    found = {"arrival_s": trace.arrival_s, "isl": trace.isl, "osl": trace.osl}
+    if trace.session is not None:
+        found["session"] = trace.session
+    if closed_loop and trace.depends_on is not None:
+        found |= {"after": trace.depends_on, "think_s": trace.think_time_s}
+    if trace.reasoning_tokens is not None:
+        found["reasoning_tokens"] = np.clip(trace.reasoning_tokens, 0, trace.osl - 1)
+    if trace.block_ids is not None:
+        found |= {"block_ids": trace.block_ids, "block_starts": trace.block_offsets}
+    return found
 
 
 def scale_trace(trace: Trace, factor: float, rng: np.random.Generator, keep: str = "dispersion") -> Trace:

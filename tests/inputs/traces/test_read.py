@@ -112,7 +112,8 @@ def test_mooncake_lines_of_any_shape_are_read_the_careful_way_alike(read):
     quick = read("q.jsonl", text)
     assert np.array_equal(quick.isl, careful.isl)
     assert np.array_equal(quick.block_ids, packaged.block_ids)
-    assert np.array_equal(quick.block_ids[14:], careful.block_ids[14:])
+    assert careful.block_ids.min() >= 0
+    assert np.array_equal(infinite_cache_hits(quick), infinite_cache_hits(careful))
 
 
 def agentic_text(rows):

@@ -8,7 +8,16 @@ import pytest
 from factory_sim.errors import TraceError
 from factory_sim.inputs.traces import Trace, TraceReport, infinite_cache_hits, packaged_trace
 from factory_sim.model.workload.arrivals import arrival_times, index_of_dispersion
-from factory_sim.model.workload.replay import KEEPS, scale_trace, session_starts, spread_ticks, start_sessions
+from factory_sim.model.workload.chats import chats
+from factory_sim.model.workload.replay import (
+    KEEPS,
+    request_arrays,
+    scale_trace,
+    session_starts,
+    spread_ticks,
+    start_sessions,
+    with_blocks,
+)
 from factory_sim.streams import stream
 
 
@@ -117,6 +126,36 @@ def test_started_sessions_keep_their_times_and_chains():
     waits = np.flatnonzero(placed.depends_on >= 0)
     assert np.all(placed.arrival_s[placed.depends_on[waits]] <= placed.arrival_s[waits])
     assert placed.isl.sum() == trace.isl.sum()
+
+
+def test_conversations_hit_prompts_and_answers_of_their_past():
+    trace = chats({"lengths": "azure2023_conv", "mean_turns": 5}).draw(stream(9, "c"), 300)
+    hits = infinite_cache_hits(with_blocks(trace, 16))
+    assert np.array_equal(hits, trace.cached_tokens // 16 * 16)
+
+
+def test_system_prompts_are_shared_between_sessions_only_if_asked():
+    trace = packaged_trace("agentic_claude_code").rows(np.arange(4000))
+    apart = infinite_cache_hits(with_blocks(trace, 64))
+    alike = infinite_cache_hits(with_blocks(trace, 64, share_system_prompts=True))
+    firsts = trace.prefix_of < 0
+    assert np.all(apart[firsts] == 0)
+    assert np.array_equal(apart[~firsts], alike[~firsts])
+    assert np.all(alike[firsts] <= trace.shared_prefix_tokens[firsts])
+    assert alike[firsts].sum() > 0
+
+
+def test_arrays_for_the_kernel_play_a_chain_in_closed_loop():
+    trace = packaged_trace("agentic_claude_code").rows(np.arange(400))
+    with pytest.raises(TraceError, match="no absolute times"):
+        request_arrays(trace)
+    placed = start_sessions(trace, session_starts(stream(6, "starts"), trace.sessions, 0.01))
+    arrays = request_arrays(with_blocks(placed, 512))
+    waits = np.flatnonzero(arrays["after"] >= 0)
+    assert np.all(arrays["after"][waits] < waits)
+    assert arrays["block_starts"][-1] == len(arrays["block_ids"])
+    assert arrays["block_ids"].min() >= 0
+    assert "after" not in request_arrays(placed, closed_loop=False)
 
 
 def test_spread_ticks_remove_the_artefact_of_a_coarse_clock():

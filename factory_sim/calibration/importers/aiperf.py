@@ -20,7 +20,9 @@ _PLAN = {"warmup_metrics": SKIP, "telemetry_data": {"endpoints": SKIP}, "server_
 
 def detect(head: Head) -> bool:
     """True for a summary, an aggregate or a sweep (any version)."""
-    if head.has("aiperf_version") or head.has("aggregation_type") or head.any("metadata.aggregation_type"):
+    if head.any("aggregation_type", "metadata.aggregation_type"):
+        return True
+    if head.has("aiperf_version"):
         return head.any("request_throughput", "request_latency", "metrics", "per_combination_metrics", "request_count",
                         "output_token_throughput", "input_config")
     return head.any("input_config.loadgen", "input_config.phases") and head.any(

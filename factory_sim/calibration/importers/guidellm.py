@@ -92,12 +92,18 @@ def found(benchmarks: list[dict[str, Any]], top: dict[str, Any], report: Report)
     if oldest:
         report.note("GuideLLM 0.3 or older: its time_per_output_token_ms has another definition; TPOT is taken from "
                     "the inter-token latency")
+    elif "metadata" not in top and benchmarks:
+        report.note("the report ends before its metadata: it is cut off, and what stood after the cut is missing")
     points = []
     for at, benchmark in enumerate(benchmarks):
         if not isinstance(benchmark, dict) or not isinstance(benchmark.get("metrics"), dict):
             report.complaints.add("dropped, benchmark without metrics", f"benchmarks[{at}]")
             continue
-        points.append(_point(benchmark, at, top, report))
+        point = _point(benchmark, at, top, report)
+        if point.requests_completed is None and point.e2e_mean_ms is None:
+            report.complaints.add("dropped, benchmark without counts and latencies (cut off?)", f"benchmarks[{at}]")
+            continue
+        points.append(point)
     return Found(points, TOOL, meta.get("guidellm_version"))
 
 
@@ -124,7 +130,7 @@ def _point(benchmark: dict[str, Any], at: int, top: dict[str, Any], report: Repo
         report.note(f"{where}: {incomplete} requests were cut off by the end of the run: neither completed nor failed")
     if completed == 0:
         report.note(f"{where}: no request succeeded: its zeros mean missing")
-    elif facts["ttft_mean_ms"] is None:
+    elif facts["ttft_mean_ms"] is None and "time_to_first_token_ms" in metrics:
         report.note(f"{where}: no first token was timed (not streamed): TTFT and TPOT are missing")
     return Point(
         **facts,

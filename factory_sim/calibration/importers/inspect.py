@@ -103,19 +103,19 @@ def _read(path: Path) -> _File:
 def _checked(point: Point, notes: list[str]) -> Point:
     """Compare figures that must agree (Little's law, rates) within 10 %, and tell when they do not."""
     rate, e2e_ms, concurrency = point.request_rate_per_s, point.e2e_mean_ms, point.concurrency
-    name = f"{point.source} {point.label}".strip()
+    name = f"{point.label}: " if point.label else ""
     if rate and e2e_ms and concurrency and abs(rate * e2e_ms / 1000 / concurrency - 1) > 0.1:
-        notes.append(f"{name}: doubtful, request rate x end-to-end time is {rate * e2e_ms / 1000:.4g}, concurrency "
+        notes.append(f"{name}doubtful, request rate x end-to-end time is {rate * e2e_ms / 1000:.4g}, concurrency "
                      f"{concurrency:.4g}")
     if (
         point.concurrency and point.concurrency_set and point.request_rate_set_per_s is None
         and point.concurrency > 1.1 * point.concurrency_set
     ):
-        notes.append(f"{name}: doubtful, {point.concurrency:.4g} requests in flight with a limit of "
+        notes.append(f"{name}doubtful, {point.concurrency:.4g} requests in flight with a limit of "
                      f"{point.concurrency_set:g}")
     failed, done = point.requests_failed, point.requests_completed
     if failed and done is not None:
-        notes.append(f"{name}: {failed} of {failed + done} requests failed; only successful ones are in the figures")
+        notes.append(f"{name}{failed} of {failed + done} requests failed; only successful ones are in the figures")
     return point
 
 

@@ -25,6 +25,7 @@ from factory_sim.errors import MeasurementError
 from factory_sim.inputs.logs import jsonscan, tables, yamlscan
 from factory_sim.inputs.logs import read as log_reader
 from factory_sim.inputs.logs.files import Source
+from factory_sim.inputs.logs.records import Complaints
 from factory_sim.inputs.logs.values import plain_name
 
 
@@ -89,10 +90,7 @@ def recognise(source: Source) -> Known:
         name = log_reader.detect(source, head)
         if name:
             return Known(name, lambda report: logs.read(report, head))
-        shown = ", ".join(list(dict.fromkeys(path.split(".")[0] for path in head.paths))[:10])
-        raise MeasurementError(
-            f"{source.path}: is JSON of no known format; its members are: {shown or 'none'}. Known are {KNOWN}"
-        )
+        raise MeasurementError(f"{source.path}: {_unknown_json(source, head)}. Known are {KNOWN}")
     if _is_yaml(source):
         return Known("yaml", _read_yaml)
     rows, _ = tables.head_rows(source)
@@ -103,6 +101,18 @@ def recognise(source: Source) -> Known:
     if servegen.detect_csv(rows, source.name):
         return Known(servegen.FORMAT, lambda report: servegen.read_csv(report, None))
     return _table(source, [plain_name(cell) for cell in rows[0]] if rows else [], head)
+
+
+def _unknown_json(source: Source, head: jsonscan.Head) -> str:
+    shown = ", ".join(list(dict.fromkeys(path.split(".")[0] for path in head.paths))[:10]) or "none"
+    try:
+        jsonscan.skip(source.data, jsonscan.after_space(source.data, 0))
+    except jsonscan.JsonCut as reason:
+        line, column = source.line_column(reason.position)
+        return f"is cut off (line {line}, column {column}) before its format can be told; its members are: {shown}"
+    except jsonscan.JsonBad:
+        pass
+    return f"is JSON of no known format; its members are: {shown}"
 
 
 def _table(source: Source, names: list[str], head: jsonscan.Head | None) -> Known:
@@ -125,24 +135,40 @@ def _is_yaml(source: Source) -> bool:
 
 
 def _read_yaml(report: Report) -> Found:
-    """Read a YAML report: GuideLLM's or llm-d's."""
+    """Read a YAML report: GuideLLM's or llm-d's.
+
+    A cut leaves valid YAML, only shorter: the last line of a report that ends early is not trusted.
+    """
+    found, ended = _yaml_report(report, None)
+    if not ended and report.source.data[-1:] != b"\n":
+        report.complaints = Complaints()
+        last_line = report.source.data.rfind(b"\n") + 1
+        report.note(f"{report.where(last_line)}: the last line is cut and was left out")
+        found, _ = _yaml_report(report, last_line)
+    return found
+
+
+def _yaml_report(report: Report, end: int | None) -> tuple[Found, bool]:
+    """Read a YAML report up to the byte `end`; tell also whether it came to its own end."""
     plan, benchmarks = guidellm.tree_plan()
     found = Found([], "")
-    known = False
-    for document in yamlscan.documents(report.source, plan):
+    known, ended = False, True
+    for document in yamlscan.documents(report.source, plan, end):
         if isinstance(document, jsonscan.Loss):
             report.complaints.add("dropped, cut off" if document.cut else "dropped, not YAML", document.message)
+            ended = False
             if benchmarks:
                 found, known = guidellm.found(benchmarks, {}, report), True
         elif isinstance(document, dict) and "benchmarks" in document:
             found, known = guidellm.found(benchmarks, document, report), True
+            ended = "metadata" in document or any("run_stats" in item for item in benchmarks)
         elif isinstance(document, dict) and llmd.detect_tree(document):
             more = llmd.read_tree(document, report)
             found = Found([*found.points, *more.points], more.tool, more.tool_version)
-            known = True
+            known, ended = True, bool(found.points and found.points[-1].request_rate_per_s)
     if not known and not report.complaints.total:
         raise MeasurementError(f"{report.source.path}: is YAML of no known format. Known are {KNOWN}")
-    return found
+    return found, ended
 
 
 def describe(known: Known, found: Found) -> str:

@@ -16,12 +16,12 @@ _ALIASES = {
     "isl": "input_tokens prompt_tokens input_length isl context_tokens request_tokens num_prefill_tokens prompt_len "
     "input_len num_input_tokens num_prompt_tokens prompt_token_count input_token_count tokens_in tokens_prompt "
     "input_toks in_tokens prompt_length usage_prompt_tokens usage_input_tokens native_tokens_prompt prompt_size "
-    "total_input_tokens tokens_input n_prompt_tokens n_input_tokens number_input_tokens response_usage_prompt_tokens "
+    "tokens_input n_prompt_tokens n_input_tokens number_input_tokens response_usage_prompt_tokens "
     "response_usage_input_tokens",
     "osl": "output_tokens completion_tokens generated_tokens response_tokens output_length osl num_decode_tokens "
     "output_len num_output_tokens num_completion_tokens completion_token_count output_token_count candidates_token_"
     "count tokens_out tokens_completion output_toks out_tokens gen_tokens generation_tokens usage_completion_tokens "
-    "usage_output_tokens native_tokens_completion total_output_tokens tokens_output n_output_tokens "
+    "usage_output_tokens native_tokens_completion tokens_output n_output_tokens "
     "n_completion_tokens generated_length response_length number_output_tokens response_usage_completion_tokens "
     "response_usage_output_tokens",
     "cached_tokens": "cached_tokens cached_input_tokens cache_read_input_tokens cached_prefix_tokens "

@@ -6,7 +6,6 @@ unpacked or re-encoded, block by block, into an unnamed temporary file that is m
 
 import bz2
 import codecs
-import gzip
 import lzma
 import mmap
 import tempfile
@@ -30,7 +29,7 @@ _BINARY_MAGIC = {
     b"SQLi": "an SQLite database; export the table as CSV",
 }
 _PACKED = (
-    (b"\x1f\x8b", "gzip", lambda handle: gzip.GzipFile(fileobj=handle)),
+    (b"\x1f\x8b", "gzip", lambda handle: _gunzip(handle)),
     (b"BZh", "bzip2", bz2.BZ2File),
     (b"\xfd7zX", "xz", lzma.LZMAFile),
 )
@@ -47,8 +46,8 @@ class Source:
     parquet: bool = False
     cut: bool = False
     """The compressed stream or the last character was cut off."""
-    stored_as: str = ""
-    """The file's own encoding where it was not UTF-8."""
+    counted: tuple[int, int, int] = (0, 1, 0)
+    """How far lines were counted: position, its line, and where that line starts."""
 
     @property
     def name(self) -> str:
@@ -59,8 +58,8 @@ class Source:
         return name
 
     def line_column(self, position: int) -> tuple[int, int]:
-        """Return the line and column, both from 1, of a byte position."""
-        line, start, at = 1, 0, 0
+        """Return the line and column, both from 1, of a byte position; quick when positions only grow."""
+        at, line, start = self.counted if self.counted[0] <= position else (0, 1, 0)
         while at < position:
             block = self.data[at : min(at + BLOCK_BYTES, position)]
             newlines = block.count(b"\n")
@@ -68,6 +67,7 @@ class Source:
                 line += newlines
                 start = at + block.rfind(b"\n") + 1
             at += len(block)
+        self.counted = (at, line, start)
         return line, position - start + 1
 
 
@@ -137,7 +137,7 @@ def _unpacked(handle, head: bytes, source: Source, error: type[FactorySimError])
         return handle
     out = tempfile.TemporaryFile()  # noqa: SIM115 closed by open_bytes
     try:
-        while block := stream.read(BLOCK_BYTES):
+        for block in stream if kind == "gzip" else iter(lambda: stream.read(BLOCK_BYTES), b""):
             out.write(block)
     except (EOFError, zlib.error, lzma.LZMAError, OSError) as reason:
         if out.tell() == 0:
@@ -147,6 +147,22 @@ def _unpacked(handle, head: bytes, source: Source, error: type[FactorySimError])
                             "unpacked was read")
     out.seek(0)
     return out
+
+
+def _gunzip(handle) -> Iterator[bytes]:
+    """Yield the content of a gzip file, member by member, up to where it may be cut off."""
+    unpacker = zlib.decompressobj(wbits=31)
+    packed = b""
+    while packed or (packed := handle.read(BLOCK_BYTES)):
+        yield unpacker.decompress(packed, BLOCK_BYTES)
+        packed = unpacker.unconsumed_tail
+        if unpacker.eof:
+            packed = unpacker.unused_data.lstrip(b"\0") or handle.read(BLOCK_BYTES)
+            if packed:
+                unpacker = zlib.decompressobj(wbits=31)
+    if not unpacker.eof:
+        yield unpacker.flush()
+        raise EOFError("it ends before its end mark")
 
 
 def _utf8(handle, source: Source, error: type[FactorySimError]):
@@ -173,7 +189,6 @@ def _utf8(handle, source: Source, error: type[FactorySimError]):
             source.notes.append(f"{source.path.name}: is not UTF-8 (byte {bad_at}); read as Windows-1252 (Latin-1)")
     elif encoding != "utf-8-sig":
         source.notes.append(f"{source.path.name}: is {encoding.upper()}; re-encoded to UTF-8 while reading")
-    source.stored_as = encoding
     return _reencode(handle, encoding)
 
 

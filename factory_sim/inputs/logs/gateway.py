@@ -51,7 +51,7 @@ def requests(frame: "pd.DataFrame", plan: Mapping, path: str, complaints: Compla
     for role in ("isl", "osl"):
         out[role], bad = _numbers(frame[roles[role].name])
         bad |= np.isnan(out[role])
-        failed_empty = bad & _empty(frame[roles[role].name]) & ~_succeeded(frame, plan)
+        failed_empty = bad & _empty(frame[roles[role].name]) & ~_succeeded(frame, plan) if bad.any() else bad
         _complain(complaints, "dropped, no count of tokens", frame, bad & ~failed_empty, roles[role].name)
         keep &= ~bad | failed_empty
         for kind, wrong in (
@@ -83,7 +83,7 @@ def _times(frame, plan: Mapping, path: str, out, keep, complaints: Complaints) -
     if "start" in roles:
         out["start_s"], bad = moments(frame[roles["start"].name], roles["start"].unit or plan.start_unit,
                                       roles["start"].name, path)
-        _complain(complaints, "dropped, not a time", frame, bad & keep, roles["start"].name)
+        _complain(complaints, "dropped, no time or one in another unit", frame, bad & keep, roles["start"].name)
         keep &= ~bad
     for role, target in (("e2e", "e2e_s"), ("ttft", "ttft_s")):
         if role in roles:
@@ -121,14 +121,17 @@ def moments(column: "pd.Series", unit: str | None, name: str, path: str) -> tupl
 
     if pd.api.types.is_datetime64_any_dtype(column):
         return _stamp_seconds(column), column.isna().to_numpy()
+    if _written_out(column):
+        found = pd.to_datetime(column, format="ISO8601", utc=True, errors="coerce")
+        missing = found.isna().to_numpy()
+        if missing.any():
+            text = column[missing].astype("string").str.strip()
+            text = text.str.replace(r"(?<=\d),(?=\d{3,6}(\D|$))", ".", regex=True)
+            text = text.str.replace(r" UTC$", "+00:00", regex=True)
+            found[missing] = pd.to_datetime(text, format="ISO8601", utc=True, errors="coerce")
+        return _stamp_seconds(found), found.isna().to_numpy()
     values = pd.to_numeric(column, errors="coerce").to_numpy("float64", na_value=np.nan, copy=True)
     values[~np.isfinite(values)] = np.nan
-    given = ~_empty(column)
-    if np.isnan(values[given]).mean() > 0.5 if given.any() else False:
-        text = column.astype("string").str.strip().str.replace(r"(?<=\d),(?=\d{3,6}(\D|$))", ".", regex=True)
-        text = text.str.replace(r" UTC$", "+00:00", regex=True)
-        found = pd.to_datetime(text, format="ISO8601", utc=True, errors="coerce")
-        return _stamp_seconds(found), found.isna().to_numpy()
     known = values[~np.isnan(values)]
     if len(known) == 0:
         return values, np.isnan(values)
@@ -143,6 +146,16 @@ def moments(column: "pd.Series", unit: str | None, name: str, path: str) -> tupl
         )
     least = size / 100
     return values * epoch, np.isnan(values) | (values < least) | (values > size * 100)
+
+
+def _written_out(column: "pd.Series") -> bool:
+    """True when the first cells that are filled are texts and no numbers: dates."""
+    import pandas as pd
+
+    if pd.api.types.is_numeric_dtype(column):
+        return False
+    filled = column.iloc[:200][~_empty(column.iloc[:200])]
+    return len(filled) > 0 and bool(pd.to_numeric(filled, errors="coerce").isna().mean() > 0.5)
 
 
 def _stamp_seconds(column: "pd.Series") -> "np.ndarray":
@@ -160,6 +173,8 @@ def _numbers(column: "pd.Series") -> tuple["np.ndarray", "np.ndarray"]:
     import numpy as np
     import pandas as pd
 
+    if column.dtype == "str" and (quick := _all_numbers(column)) is not None:
+        return quick, np.zeros(len(quick), bool)
     values = pd.to_numeric(column, errors="coerce").to_numpy("float64", na_value=np.nan, copy=True)
     missing = np.isnan(values)
     if missing.any():
@@ -170,7 +185,26 @@ def _numbers(column: "pd.Series") -> tuple["np.ndarray", "np.ndarray"]:
             )
     infinite = np.isinf(values)
     values[infinite] = np.nan
-    return values, np.isnan(values) & (~_empty(column) | infinite)
+    missing = np.isnan(values)
+    return values, missing & (~_empty(column) | infinite) if missing.any() else missing
+
+
+def _all_numbers(column: "pd.Series") -> "np.ndarray | None":
+    """The numbers of a column of texts that are all finite numbers or empty, else None; many times as fast."""
+    import numpy as np
+    import pyarrow
+    import pyarrow.compute
+
+    try:
+        texts = pyarrow.array(column)
+        texts = pyarrow.compute.if_else(pyarrow.compute.equal(texts, ""), None, texts)
+        values = pyarrow.compute.cast(texts, pyarrow.float64())
+    except pyarrow.ArrowException:
+        return None
+    if isinstance(values, pyarrow.ChunkedArray):
+        values = values.combine_chunks()
+    found = values.to_numpy(zero_copy_only=False).copy()
+    return found if int(np.isfinite(found).sum()) == len(values) - values.null_count else None
 
 
 def _empty(column: "pd.Series") -> "np.ndarray":

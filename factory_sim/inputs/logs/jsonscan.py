@@ -191,7 +191,7 @@ def load(data, position: int, plan: Plan | None = None) -> tuple[Any, int, Loss 
         value, end = decode(data, position)
         return value, end, None
     found: dict[str, Any] = {}
-    at = _after_space(data, position + 1)
+    at = after_space(data, position + 1)
     if data[at : at + 1] == b"}":
         return found, at + 1, None
     while True:
@@ -199,10 +199,10 @@ def load(data, position: int, plan: Plan | None = None) -> tuple[Any, int, Loss 
         if not key_match:
             raise _trouble(data, at, "a member name in quotes")
         key = json.loads(key_match.group(0).decode("utf-8", "replace"), strict=False)
-        at = _after_space(data, key_match.end())
+        at = after_space(data, key_match.end())
         if data[at : at + 1] != b":":
             raise _trouble(data, at, "':'")
-        at = _after_space(data, at + 1)
+        at = after_space(data, at + 1)
         rule = plan.get(key, plan.get("*"))
         loss = None
         if rule == SKIP:
@@ -216,18 +216,18 @@ def load(data, position: int, plan: Plan | None = None) -> tuple[Any, int, Loss 
             found[key], at = decode(data, at)
         if loss:
             return found, at, loss
-        at = _after_space(data, at)
+        at = after_space(data, at)
         mark = data[at : at + 1]
         if mark == b"}":
             return found, at + 1, None
         if mark != b",":
             raise _trouble(data, at, "',' or '}'")
-        at = _after_space(data, at + 1)
+        at = after_space(data, at + 1)
 
 
 def _each(data, position: int, rule: Each) -> tuple[int, Loss | None]:
     """Hand over the elements of the list at `position`; return the position after it and what was lost."""
-    at = _after_space(data, position + 1)
+    at = after_space(data, position + 1)
     if data[at : at + 1] == b"]":
         return at + 1, None
     window = _WINDOW_BYTES
@@ -242,13 +242,13 @@ def _each(data, position: int, rule: Each) -> tuple[int, Loss | None]:
             rule.take(element)
             if loss:
                 return at, loss
-            at = _after_space(data, at)
+            at = after_space(data, at)
             mark = data[at : at + 1]
             if mark == b"]":
                 return at + 1, None
             if mark != b",":
                 raise _trouble(data, at, "',' or ']'")
-            at = _after_space(data, at + 1)
+            at = after_space(data, at + 1)
     except (JsonCut, JsonBad) as reason:
         return reason.position, Loss(reason.position, str(reason), cut=isinstance(reason, JsonCut))
 
@@ -260,22 +260,22 @@ def documents(data, plan: Callable[[], Plan] | Plan | None = None, spread: bool 
     of a top-level array come one by one. After a broken document reading goes on at the next line that starts with a
     bracket in its first column. A loss with `partial` holds what could be kept.
     """
-    at = _after_space(data, 0)
+    at = after_space(data, 0)
     while at < len(data):
         if data[at : at + 1] in (b",", b"]"):  # documents joined by commas; what is left of a broken array
-            at = _after_space(data, at + 1)
+            at = after_space(data, at + 1)
             continue
         line = _line_value(data, at, spread)
         if line is not None:
             value, end = line
             yield pruned(value, plan() if callable(plan) else plan), at
-            at = _after_space(data, end)
+            at = after_space(data, end)
             continue
         if spread and data[at : at + 1] == b"[":
             at = yield from _spread(data, at, plan)
         else:
             at = yield from _one(data, at, plan() if callable(plan) else plan)
-        at = _after_space(data, at)
+        at = after_space(data, at)
 
 
 def _line_value(data, position: int, spread: bool) -> tuple[Any, int] | None:
@@ -324,16 +324,16 @@ def _one(data, start: int, plan: Plan | None) -> Iterator[tuple[Any, int]]:
 
 def _spread(data, position: int, plan) -> Iterator[tuple[Any, int]]:
     """Yield the elements of a top-level array; return where reading may go on."""
-    at = _after_space(data, position + 1)
+    at = after_space(data, position + 1)
     while data[at : at + 1] != b"]":
         end = yield from _one(data, at, plan() if callable(plan) else plan)
         broken = end != at and data[end - 1 : end] == b"\n"
-        at = _after_space(data, end)
+        at = after_space(data, end)
         if broken or at >= len(data):
             return at
         mark = data[at : at + 1]
         if mark == b",":
-            at = _after_space(data, at + 1)
+            at = after_space(data, at + 1)
         elif mark != b"]":
             trouble = _trouble(data, at, "',' or ']'")
             yield Loss(trouble.position, str(trouble)), at
@@ -346,12 +346,15 @@ def _recover(data, position: int) -> int:
     return match.end() if match else len(data)
 
 
-def _after_space(data, position: int) -> int:
+def after_space(data, position: int) -> int:
+    """Return the position of the first character from `position` that is no white space."""
     return _SPACE.match(data, position).end()
 
 
 def _trouble(data, position: int, expected: str) -> ValueError:
     if position >= len(data):
         return JsonCut(len(data), f"where {expected} was expected")
+    if data[position : position + 1] == b'"' and not _STRING.match(data, position):
+        return JsonCut(len(data), "inside a string")
     found = bytes(data[position : position + 12]).decode("utf-8", "replace")
     return JsonBad(position, f"expected {expected}, found {found!r}")

@@ -20,6 +20,12 @@ PLAN = {
     "error_information": SKIP,
     "model_parameters": SKIP,
 }
+FIELDS = (
+    "startTime", "endTime", "completionStartTime", "prompt_tokens", "completion_tokens", "metadata", "status", "stream",
+    "request_duration_ms", "session_id", "trace_id", "end_user", "team_id", "user", "model", "model_group", "spend",
+    "response_cost", "litellm_call_id", "request_id", "id", "error_str", "exception",
+)
+"""Members that `request` reads: the columns to take from an exported table."""
 _FEWEST_SECONDS = 1e-6
 
 

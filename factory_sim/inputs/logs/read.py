@@ -6,17 +6,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from factory_sim.errors import TraceError
-from factory_sim.inputs.logs import gateway, jsonscan, litellm, otel, sessions, tables
+from factory_sim.inputs.logs import benchmarks, gateway, jsonscan, litellm, otel, sessions, tables
 from factory_sim.inputs.logs.columns import Mapping, mapping
 from factory_sim.inputs.logs.files import Source, open_bytes
 from factory_sim.inputs.logs.records import BATCH_ROWS, Complaints, Request, batch
+from factory_sim.inputs.logs.values import plain_name
 
 if TYPE_CHECKING:
     import pandas as pd
 
 EXPECTED = (
-    "LiteLLM logs, OpenTelemetry GenAI spans, Azure, BurstGPT, Mooncake or agentic traces, or a CSV, JSONL or Parquet "
-    "table with a time (ISO, epoch, or arrival_s), input_tokens and output_tokens"
+    "LiteLLM logs, OpenTelemetry GenAI spans, vLLM, SGLang and AIPerf results with details, Azure, BurstGPT, Mooncake "
+    "or agentic traces, or a CSV, JSONL or Parquet table with a time (ISO, epoch, or arrival_s), input_tokens and "
+    "output_tokens"
 )
 
 
@@ -42,9 +44,9 @@ def detect(source: Source, head: jsonscan.Head | None = None) -> str | None:
                 return "litellm"
             if otel.detect(head):
                 return "otel_spans"
-            session_format = sessions.detect(head)
-            if session_format:
-                return session_format
+            other = benchmarks.detect(head) or sessions.detect(head)
+            if other:
+                return other
     plan = _plan(source, head)
     return plan.format if plan else None
 
@@ -65,12 +67,18 @@ def open_log(source: Source, head: jsonscan.Head | None = None) -> Log:
         tool, version = _span_tool(source)
         return Log(name, tool or "OpenTelemetry", version,
                    _record_batches(source, None, otel.requests, complaints), complaints)
+    if name in ("benchmark_details", "aiperf_records"):
+        notes = ["arrivals are when the benchmark sent its requests"]
+        return Log(name, name.replace("_", " "), None,
+                   _record_batches(source, benchmarks.PLAN, benchmarks.requests, complaints), complaints, notes=notes)
     if name in ("weka_trace", "llmservingsim_trace"):
         return Log(name, name.replace("_", " "), None, _record_batches(source, None, sessions.requests, complaints),
                    complaints, session_relative=name == "weka_trace")
     plan = _plan(source, head)
     notes = [f"column {column!r} is not used: its unit is not in its name (write {column}_s or {column}_ms)"
              for column in plan.unitless]
+    if name == "litellm":
+        return Log(name, "LiteLLM", None, _litellm_table(source, complaints), complaints)
     frames = _json_frames(source, plan, complaints) if is_json else tables.blocks(source, plan.wanted, complaints)
     batches = (gateway.requests(frame, plan, str(source.path), complaints) for frame in frames)
     return Log(plan.format, plan.tool, None, batches, complaints, plan.session_relative, notes)
@@ -86,8 +94,6 @@ def _one(read):
 
 
 def _plan(source: Source, head: jsonscan.Head | None) -> Mapping | None:
-    from factory_sim.inputs.logs.values import plain_name
-
     if head is None or head.kind == "other":
         return mapping(tables.header(source))
     return mapping([plain_name(path.replace(".", "_")) for path in head.paths])
@@ -100,35 +106,18 @@ def _span_tool(source: Source) -> tuple[str | None, str | None]:
     return None, None
 
 
-def _lines(source: Source) -> Iterator[tuple[Any, int]]:
-    """Number documents by line where each has its own, cheaply."""
-    line, seen = 1, 0
-
-    def at(position: int) -> int:
-        nonlocal line, seen
-        if position < seen:
-            return line
-        while seen < position:
-            block = source.data[seen : min(seen + (1 << 20), position)]
-            line += block.count(b"\n")
-            seen += len(block)
-        return line
-
-    return at
-
-
 def _documents(source: Source, plan, complaints: Complaints) -> Iterator[tuple[dict[str, Any], str]]:
     """Yield objects with where they stand; what cannot be read is complained of."""
-    line_at = _lines(source)
     for document, position in jsonscan.documents(source.data, plan):
         if isinstance(document, jsonscan.Loss):
             line, column = source.line_column(document.position)
             complaints.add("dropped, cut off" if document.cut else "dropped, not JSON",
                            f"line {line}, column {column}: {document.message}")
         elif isinstance(document, dict):
-            yield document, f"line {line_at(position)}"
+            yield document, f"line {source.line_column(position)[0]}"
         else:
-            complaints.add("dropped, not an object", f"line {line_at(position)}, found {str(document)[:20]!r}")
+            line, _ = source.line_column(position)
+            complaints.add("dropped, not an object", f"line {line}, found {str(document)[:20]!r}")
 
 
 def _record_batches(source: Source, plan, read, complaints: Complaints) -> Iterator["pd.DataFrame"]:
@@ -140,6 +129,17 @@ def _record_batches(source: Source, plan, read, complaints: Complaints) -> Itera
             rows = []
     if rows:
         yield batch(rows)
+
+
+def _litellm_table(source: Source, complaints: Complaints) -> Iterator["pd.DataFrame"]:
+    """Rows of LiteLLM_SpendLogs exported as CSV or Parquet: their times and usage objects need LiteLLM's own reader."""
+    names = {name.replace("_", ""): name for name in tables.header(source)}
+    known = {plain.replace("_", ""): field for field in litellm.FIELDS for plain in [plain_name(field)]}
+    wanted = {name: known[squeezed] for squeezed, name in names.items() if squeezed in known}
+    for frame in tables.blocks(source, set(wanted), complaints):
+        records = frame.rename(columns=wanted).to_dict("records")
+        rows = (litellm.request(record, f"row {row}", complaints) for row, record in zip(frame.index, records))
+        yield batch([row for row in rows if row is not None])
 
 
 def _json_frames(source: Source, plan: Mapping, complaints: Complaints) -> Iterator["pd.DataFrame"]:

@@ -36,11 +36,15 @@ def head_rows(source: Source, rows: int = 8) -> tuple[list[list[str]], str]:
 
 
 def header(source: Source) -> list[str]:
-    """Return the plain names of the columns of a CSV or Parquet file."""
+    """Return the plain names of the columns of a CSV or Parquet file. Raises `TraceError` for a broken Parquet file."""
     if source.parquet:
+        import pyarrow
         import pyarrow.parquet
 
-        return [plain_name(name) for name in pyarrow.parquet.read_schema(source.path).names]
+        try:
+            return [plain_name(name) for name in pyarrow.parquet.read_schema(source.path).names]
+        except (pyarrow.ArrowException, OSError) as reason:
+            raise TraceError(f"{source.path}: is not a whole Parquet file: {reason}") from None
     rows, _ = head_rows(source, 1)
     return [plain_name(name) for name in rows[0]] if rows else []
 

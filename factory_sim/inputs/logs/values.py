@@ -103,4 +103,4 @@ def epoch_seconds(value: object) -> float | None:
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    return moment.timestamp()
+    return number(moment.timestamp())

@@ -19,24 +19,26 @@ _CONSTANTS = {
 class _Text:
     """A readable view of the mapped bytes, which is what the parser asks for."""
 
-    def __init__(self, data) -> None:
-        self.data, self.at = data, 0
+    def __init__(self, data, end: int) -> None:
+        self.data, self.at, self.end = data, 0, end
 
     def read(self, size: int = 1 << 16) -> bytes:
-        part = bytes(self.data[self.at : self.at + size])
+        part = bytes(self.data[self.at : min(self.at + size, self.end)])
         self.at += len(part)
         return part
 
 
-def documents(source: Source, plan: Plan | None = None) -> Iterator[Any]:
+def documents(source: Source, plan: Plan | None = None, end: int | None = None) -> Iterator[Any]:
     """Yield the documents of a YAML file, as `plan` says; a `Loss` for what is not YAML (the rest is not read).
 
-    Inside a planned list the elements before the trouble have been handed over by then.
+    Only what is before the byte `end` is read. Inside a planned list the elements before the trouble have been handed
+    over by then.
     """
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    events = yaml.parse(_Text(source.data), Loader=loader)
+    text = _Text(source.data, len(source.data) if end is None else end)
+    events = yaml.parse(text, Loader=loader)
     try:
         for event in events:
             if isinstance(event, yaml.DocumentStartEvent):

@@ -2,7 +2,7 @@
 
 import typer
 
-from factory_sim.cli import capacity, inspect
+from factory_sim.cli import capacity, inspect, report
 from factory_sim.cli import run as run_commands
 
 app = typer.Typer(
@@ -34,3 +34,4 @@ app.command("run")(run_commands.run)
 app.command("compare")(run_commands.compare)
 app.command("capacity")(capacity.capacity)
 app.command("inspect")(inspect.inspect)
+app.command("report")(report.report)

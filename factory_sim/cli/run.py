@@ -61,7 +61,11 @@ def run(
         sys.stdout.buffer.write((folder / "summary.json").read_bytes())
         sys.stdout.flush()
     else:
-        _print_run(result)
+        from rich.console import Console
+
+        from factory_sim.reports.tables import run_report
+
+        Console(highlight=False).print(run_report(result.summary))
     progress(f"run folder: {folder}")
     failed = [check["check"] for check in result.summary["checks"] if not check["ok"]]
     if failed:
@@ -115,19 +119,3 @@ def _draw(result, folder: Path) -> None:
     from factory_sim.studies.chart_frames import chart_frames
 
     write_charts(folder, **chart_frames(result))
-
-
-def _print_run(result) -> None:
-    """Tables of a run by week and by stage, and its checks, on stdout."""
-    from rich.console import Console
-
-    from factory_sim.reports.tables import figures_grid, windows_of
-
-    console = Console(highlight=False, soft_wrap=False)
-    figures, name = result.figures, result.scenario.name
-    for kind in ("week", "stage"):
-        windows = windows_of(figures, kind)
-        if windows:
-            console.print(figures_grid(figures, windows, title=f"{name} by {kind}"))
-    for check in result.summary["checks"]:
-        console.print(f"{'ok    ' if check['ok'] else 'BROKEN'} {check['check']}: {check['detail']}", soft_wrap=True)

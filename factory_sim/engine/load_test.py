@@ -17,7 +17,7 @@ from factory_sim.model.workload import LengthModel, arrival_times
 from factory_sim.streams import stream
 
 LOADS = (0.3, 0.5, 0.65, 0.77, 0.87, 0.95, *(1.03 * 1.08**step for step in range(24)))
-"""Loads of the test, relative to the fluid estimate of what the promise allows; it ends well before the last."""
+"""Loads of the test over the fluid estimate of what the promise allows; it ends well before the last."""
 MOST_REQUESTS = 60_000
 """Requests of one load beyond which its window is cut short."""
 UNSTABLE = 0.15

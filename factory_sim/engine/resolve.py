@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from scipy.stats import norm
@@ -13,12 +14,15 @@ from factory_sim.errors import CapacityError, FactorySimError, ScenarioError, cl
 from factory_sim.inputs import catalog
 from factory_sim.inputs.prices import price_book
 from factory_sim.inputs.scenario import Scenario, Service, Stage
+from factory_sim.inputs.traces import Trace, packaged_trace, read_trace
+from factory_sim.inputs.workloads import trace_index
 from factory_sim.model.serving import ServingSystem, serving_system
 from factory_sim.model.workload import (
     Burstiness,
     LengthModel,
     RateShape,
     burstiness_model,
+    empirical,
     length_model,
     rate_shape,
 )
@@ -35,7 +39,8 @@ class ResolvedStage:
     stage: Stage
     system: ServingSystem
     instances: int
-    curve: LatencyCurve
+    curve: LatencyCurve | None
+    """Latency against load; None where a trace is replayed at its own pace."""
     slowdowns: np.ndarray
     """Factor on all step times in each replication (systematic error of the profile), shape (replications,)."""
     ttft_errors: np.ndarray
@@ -58,6 +63,8 @@ class ResolvedService:
     lengths: LengthModel
     burstiness: Burstiness
     rhythm: RateShape
+    trace: Trace | None
+    """Requests to replay, if any."""
     stages: tuple[ResolvedStage, ...]
     level_per_s: float
     """Mean latent demand at the start, requests/s over the whole factory; the same in every replication."""
@@ -74,8 +81,13 @@ def _service(scenario: Scenario, name: str, service: Service) -> ResolvedService
     where = f"services.{name}"
     if service.router not in ROUTERS:
         raise ScenarioError(f"{where}.router: '{service.router}' is not known{closest(service.router, ROUTERS)}")
+    trace = _trace(service, where)
     try:
-        lengths = length_model(service.traffic.lengths)
+        lengths = (
+            empirical(trace.name, trace.report.tool, trace.isl, trace.osl)
+            if trace
+            else length_model(service.traffic.lengths)
+        )
     except FactorySimError as error:
         raise ScenarioError(f"{where}.traffic.lengths: {error}") from None
     try:
@@ -94,14 +106,33 @@ def _service(scenario: Scenario, name: str, service: Service) -> ResolvedService
 
     stages = tuple(side_by_side(resolved, enumerate(service.stages)))
     first = stages[0]
-    level = 0.0
-    if demand:
+    level = demand.requests_per_s or 0.0 if demand else 0.0
+    if demand and not demand.requests_per_s:
         capacity = first.instances * first.capacity_per_s(service) * service.admission.headroom
-        multiple = demand.first_stage_capacity_multiple
-        level = demand.requests_per_s if demand.requests_per_s else capacity * (multiple if multiple else 1.0)
+        level = capacity * (demand.first_stage_capacity_multiple or 1.0)
     sigma = demand.growth_sigma_per_week if demand else 0.0
     drifts = sigma * norm.ppf(_stratified(scenario, "forecast", name))
-    return ResolvedService(name, service, lengths, burstiness, rhythm, stages, level, drifts)
+    return ResolvedService(name, service, lengths, burstiness, rhythm, trace, stages, level, drifts)
+
+
+def _trace(service: Service, where: str) -> Trace | None:
+    """The trace that a service replays: a file, or a packaged trace by name."""
+    wanted = service.traffic.trace
+    if wanted is None:
+        return None
+    try:
+        packaged = wanted.path in trace_index() and not Path(wanted.path).exists()
+        trace = packaged_trace(wanted.path) if packaged else read_trace(wanted.path)
+    except FactorySimError as error:
+        raise type(error)(f"{where}.traffic.trace.path: {error}") from None
+    if wanted.first is not None:
+        trace = trace.rows(np.arange(min(wanted.first, len(trace))))
+    if trace.arrival_s is None and wanted.pacing == "trace":
+        raise ScenarioError(
+            f"{where}.traffic.trace: {trace.name} tells no times of arrival; set pacing to one_at_a_time, or use it as "
+            f"lengths: {{trace: {wanted.path}}} with a demand"
+        )
+    return trace
 
 
 def _stage(scenario: Scenario, where: str, service: Service, stage: Stage, lengths: LengthModel) -> ResolvedStage:
@@ -128,7 +159,21 @@ def _stage(scenario: Scenario, where: str, service: Service, stage: Stage, lengt
             f"{where}.gpus: {stage.gpus} is not a multiple of the {system.gpus} GPUs of one {wanted.parallelism} "
             f"instance; {near} would be"
         )
-    _fits(where, system, lengths, stream(scenario.seed, "fit", where))
+    curve = None
+    if service.traffic.trace is None:
+        _fits(where, system, lengths, stream(scenario.seed, "fit", where))
+        curve = _tested(scenario, where, service, system, lengths)
+    slowdown = _lognormal(system.tpot_band, _stratified(scenario, "profile_error", system.profile))
+    ttft = _lognormal(system.ttft_band, _stratified(scenario, "profile_error_ttft", system.profile))
+    if not scenario.simulation.profile_error:
+        slowdown, ttft = np.ones_like(slowdown), np.ones_like(ttft)
+    return ResolvedStage(stage, system, stage.gpus // system.gpus, curve, slowdown, ttft, rent)
+
+
+def _tested(
+    scenario: Scenario, where: str, service: Service, system: ServingSystem, lengths: LengthModel
+) -> LatencyCurve:
+    """The latency curve of a system from a load test; an error where no load keeps the promise."""
     curve = load_test(system, lengths, service.slo.tpot_p95_s, router=service.router, seed=scenario.seed)
     if curve.capacity_per_s(service.slo.ttft_p95_s, service.slo.tpot_p95_s) <= 0.0:
         raise CapacityError(
@@ -136,11 +181,7 @@ def _stage(scenario: Scenario, where: str, service: Service, stage: Stage, lengt
             f"{curve.ttft_p95_s[0]:.3g} s (promise {service.slo.ttft_p95_s:g} s) and p95 TPOT "
             f"{1e3 * curve.tpot_p95_s[0]:.3g} ms (promise {1e3 * service.slo.tpot_p95_s:g} ms)"
         )
-    slowdown = _lognormal(system.tpot_band, _stratified(scenario, "profile_error", system.profile))
-    ttft = _lognormal(system.ttft_band, _stratified(scenario, "profile_error_ttft", system.profile))
-    if not scenario.simulation.profile_error:
-        slowdown, ttft = np.ones_like(slowdown), np.ones_like(ttft)
-    return ResolvedStage(stage, system, stage.gpus // system.gpus, curve, slowdown, ttft, rent)
+    return curve
 
 
 def _fits(where: str, system: ServingSystem, lengths: LengthModel, rng: np.random.Generator) -> None:

@@ -65,6 +65,8 @@ class StagePool:
     """Mean number of requests at one instance under a load (requests/s), from the load test."""
     ttft_error: float = 1.0
     """Factor on TTFT that is not explained by step times: the replication's draw from the profile's TTFT band."""
+    pool_options: dict = field(default_factory=dict)
+    """Further options of the kernel's pool, e.g. its prefix cache."""
     windows: list[_Window] = field(default_factory=list)
     played_requests: int = 0
     played_windows: int = 0
@@ -72,7 +74,8 @@ class StagePool:
     sample_rows: int = 200
 
     def __post_init__(self) -> None:
-        self.pool = Pool([(self.system, self.kept)], router=self.router)
+        self.pool = Pool([(self.system, self.kept)], router=self.router, **self.pool_options)
+        self.seeds = np.zeros(0, np.int64)
         self.clock_s = 0.0
         self.load = 0.0
         self.tokens_seen = {"isl": 0, "osl": 0}
@@ -98,7 +101,7 @@ class StagePool:
     def drain(self) -> None:
         """Play what is still in the pool to its end, so that the pool's laws can be checked exactly."""
         self.clock_s = max(self.clock_s, self.pool.drain())
-        self._collect()
+        self.collect()
 
     def _recall(self, rate: float, hours: float) -> list[tuple[float, Facts]] | None:
         usable = [window for window in self.windows if window.hours_left >= hours]
@@ -130,22 +133,23 @@ class StagePool:
         self._offer(rate, warm_s + window_s, share)
         start_s, end_s = self.clock_s + warm_s, self.clock_s + warm_s + window_s
         self.pool.advance(start_s)
-        self._collect()
+        self.collect()
         before = self.pool.totals()
         self.pool.advance(end_s)
         after = self.pool.totals()
-        done = self._collect()
+        done = self.collect()
         self.clock_s, self.load = end_s, rate
         self.played_windows += 1
-        return self._facts(rate, window_s, before, after, done)
+        return self.facts(rate, window_s, before, after, done)
 
     def _seed(self, missing: int) -> None:
         """Add requests in the middle of their answers, so that a higher load starts near its steady state."""
         requests = in_progress(self.rng, self.lengths, self.system, missing, self.clock_s)
-        self.pool.offer(requests)
-        self._count(requests.isl, requests.osl)
+        self.seeds = np.append(self.seeds, self.pool.offer(requests))
+        self.count(requests.isl, requests.osl)
 
-    def _count(self, isl: np.ndarray, osl: np.ndarray) -> None:
+    def count(self, isl: np.ndarray, osl: np.ndarray) -> None:
+        """Note what was offered, for the conservation checks."""
         self.played_requests += len(isl)
         self.tokens_seen["isl"] += int(isl.sum())
         self.tokens_seen["osl"] += int(osl.sum())
@@ -157,16 +161,16 @@ class StagePool:
         isl = np.minimum(isl, self.system.max_context_tokens - osl)
         steps = decode_steps(osl, self.system.tokens_per_step, self.rng)
         self.pool.offer(Requests(arrival_s=times, isl=isl, osl=osl, decode_steps=steps))
-        self._count(isl, osl)
+        self.count(isl, osl)
 
-    def _collect(self) -> dict[str, np.ndarray]:
+    def collect(self) -> dict[str, np.ndarray]:
         done = self.pool.finished()
         self.sojourn_s += float((done["finish_s"] - done["arrival_s"]).sum())
         return done
 
-    def _facts(self, rate: float, window_s: float, before: dict, after: dict, done: dict) -> Facts:
+    def facts(self, rate: float, window_s: float, before: dict, after: dict, done: dict) -> Facts:
         scale = 1.0 / (self.kept * window_s)
-        ok = (done["status"] == 0) & (done["cached_tokens"] < done["isl"] - 1)
+        ok = (done["status"] == 0) & ~np.isin(done["id"], self.seeds)
         ttft = (done["first_token_s"] - done["arrival_s"])[ok] * self.ttft_error
         e2e = (done["finish_s"] - done["arrival_s"])[ok]
         gaps = np.maximum(done["osl"][ok] - 1, 0)

@@ -7,9 +7,23 @@ A scenario has no expressions and no conditions. Variations are named (``variant
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from factory_sim.inputs import calendar_rules
 from factory_sim.inputs.money import Money
+from factory_sim.inputs.parallelism import parse_parallelism
+from factory_sim.inputs.operations import (
+    Autoscaler,
+    Cooling,
+    Event,
+    Maintenance,
+    Moment,
+    Outages,
+    Overflow,
+    PowerCap,
+    Spot,
+    TrainingJob,
+)
 from factory_sim.records import Record
 from factory_sim.units import DAY_S
 
@@ -17,14 +31,6 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
 
-
-def _with_offset(moment: datetime) -> datetime:
-    if moment.tzinfo is None:
-        raise ValueError("needs a UTC offset, e.g. 2026-07-06T00:00:00+00:00")
-    return moment
-
-
-Moment = Annotated[datetime, AfterValidator(_with_offset)]
 
 
 class Slo(Record):
@@ -68,6 +74,8 @@ class Change(Record):
     """Days over which the instances are changed, one batch after another."""
     downtime_minutes: NonNegative = 30.0
     """Minutes that the GPUs of a batch serve nobody: drain, load weights, warm up (and rack work when replaced)."""
+    delay_days: NonNegative = 0.0
+    """Mean delay of the hardware behind `from_day`, days, exponential, drawn once a replication."""
 
 
 class Stage(Record):
@@ -80,9 +88,23 @@ class Stage(Record):
     system: System
     """The serving system that every instance runs."""
     gpus: PositiveInt
-    """GPUs of the service in this stage; a multiple of the GPUs of one instance."""
+    """GPUs of the service in this stage; a multiple of the GPUs of one instance. Or give `replicas` instead."""
     change: Change = Change()
     """How the change is made."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gpus_of_replicas(cls, raw: Any) -> Any:
+        """Turn `replicas` (instances) into GPUs."""
+        if not isinstance(raw, dict) or "replicas" not in raw:
+            return raw
+        raw = dict(raw)
+        replicas, parallelism = raw.pop("replicas"), (raw.get("system") or {}).get("parallelism")
+        if isinstance(replicas, bool) or not isinstance(replicas, int) or replicas < 1:
+            raise ValueError(f"replicas: {replicas!r} is not a whole number of instances, 1 or more")
+        if isinstance(parallelism, str):
+            raw["gpus"] = replicas * parse_parallelism(parallelism).gpus
+        return raw
 
 
 class Trace(Record):
@@ -92,17 +114,71 @@ class Trace(Record):
     """File with requests: Mooncake JSONL, agentic CSV, Azure CSV, or a user's own log (formats are recognised)."""
     time_scale: PositiveFloat = 1.0
     """Times between arrivals are multiplied by this; 0.5 plays twice as fast."""
+    pacing: Literal["trace", "one_at_a_time"] = "trace"
+    """`trace`: at the trace's own times, turns of a session after the answer and the think time before them;
+    `one_at_a_time`: each request when the one before has left."""
+    sessions_per_s: PositiveFloat = 0.02
+    """Poisson rate at which sessions start where the file does not tell their starts (agentic traces)."""
+    first: PositiveInt | None = None
+    """Only this many requests of the file."""
+
+
+class PrefixCache(Record):
+    """Prompt blocks kept in KV memory for later requests with the same prefix, least recently used out first."""
+
+    block_tokens: PositiveInt = 512
+    """Tokens of a block where the traffic does not say (Mooncake hashes stand for 512)."""
+    host_tokens: Annotated[int, Field(ge=0)] = 0
+    """Tokens of a second tier (host memory or SSD) of each worker; 0: none."""
+    host_s_per_token: NonNegative = 0.0
+    """Seconds to load one token's KV from the second tier."""
 
 
 class Growth(Record):
     """Demand over time, as a multiple of the starting level."""
 
-    kind: Literal["none", "exponential", "logistic"] = "none"
-    """Shape of the growth."""
+    kind: Literal["none", "exponential", "logistic", "launch"] = "none"
+    """Shape of the growth; `launch`: nobody before `launch_day`, then adoption up to the level."""
     per_week: float = Field(default=0.0, gt=-1.0)
     """Exponential: growth a week (0.1 = +10 %). Logistic: initial growth a week."""
     ceiling: PositiveFloat = 10.0
     """Logistic: final level as a multiple of the start."""
+    launch_day: NonNegative = 0.0
+    """Launch: day on which the service opens."""
+    adoption_days: PositiveFloat = 28.0
+    """Launch: days from 10 to 90 % of the level, logistic (demand.csv: a new model stabilises within 2 to 6 weeks)."""
+    seasonal: Fraction = 0.0
+    """Amplitude of a yearly swing around the growth."""
+    seasonal_peak_day: float = 0.0
+    """Day, from the start, on which the swing is highest."""
+
+
+class Churn(Record):
+    """Users leave a service that keeps them waiting, and come back when it is better."""
+
+    per_day: NonNegative = 0.05
+    """Share of the users lost a day while no request is answered within the promise; in proportion below (a guess)."""
+    tolerated: Fraction = 0.05
+    """Share of requests outside the promise, or turned away, that nobody minds."""
+    return_per_day: NonNegative = 0.01
+    """Share of the lost users that come back a day while the promise is kept (a guess)."""
+
+
+class Segment(Record):
+    """Customers of a service that differ in what they want; the rest of the service's demand has no segment."""
+
+    share: Fraction
+    """Share of the demand at the start."""
+    rhythm: str | dict[str, Any] | None = None
+    """Daily and weekly shape; the service's own when left out."""
+    growth: Growth = Growth()
+    """Growth on top of the service's own."""
+    price_elasticity: float | None = Field(default=None, le=0.0, ge=-10.0)
+    """Elasticity to the price; the service's own when left out."""
+    willing_usd_per_million: PositiveFloat | None = None
+    """Median price that these customers pay at most, USD per million output tokens; they stay away above it."""
+    willing_sigma: PositiveFloat = 0.8
+    """Spread of that price over the customers: standard deviation of its log (a guess)."""
 
 
 class Demand(Record):
@@ -126,6 +202,22 @@ class Demand(Record):
     """Mean time that unserved demand waits behind the limit before it is lost; 0: nobody waits."""
     price_elasticity: float = Field(default=0.0, le=0.0, ge=-10.0)
     """Constant elasticity of demand to the price relative to the first day's; 0: demand does not see the price."""
+    series: str | None = None
+    """Measured rate series instead of a rhythm (`servegen_m-large`, or a CSV file with columns t_s, requests_per_s);
+    scaled so that its mean is the level; repeated when it is shorter than the scenario."""
+    segments: dict[Name, Segment] = {}
+    """Customer segments by name; their shares add up to at most 1."""
+    churn: Churn | None = None
+    """Answer to bad latency; without, users do not mind."""
+    multihoming: Fraction = 0.0
+    """Share of the demand that goes to another provider at once when it is not let in, instead of waiting."""
+
+    @model_validator(mode="after")
+    def _shares(self) -> "Demand":
+        total = sum(segment.share for segment in self.segments.values())
+        if total > 1 + 1e-9:
+            raise ValueError(f"the shares of the segments add up to {total:g}, more than 1")
+        return self
 
     @model_validator(mode="after")
     def _one_level(self) -> "Demand":
@@ -164,6 +256,8 @@ class Admission(Record):
     """`load_test`: users are held to the tokens a minute that a load test of the stage sustained within the promise; `none`: all are let in."""
     headroom: Annotated[float, Field(gt=0.0, le=1.0)] = 0.95
     """Share of the tested capacity that is given out."""
+    user_tokens_per_minute: PositiveFloat | None = None
+    """Most input plus output tokens a minute for one user of `demand.users`; on top of the limit above."""
 
 
 class Service(Record):
@@ -177,12 +271,26 @@ class Service(Record):
     """What arrives."""
     admission: Admission = Admission()
     """Limits while capacity is short."""
+    prefix_cache: PrefixCache | None = None
+    """Prefix caching for traffic that tells its prefixes (traces); off when left out."""
     router: str = "least_outstanding"
     """Router over the instances of a stage: round_robin, random, least_outstanding, power_of_two or least_kv."""
     price_path: Literal["held", "follows_cost"] = "held"
     """`held`: list prices stay; `follows_cost`: they move with the cost of a token at each stage's tested capacity."""
     stages: list[Stage] = Field(min_length=1)
     """States of the fleet in order of time."""
+    site: Name = "main"
+    """Site at which it runs."""
+    priority: NonNegativeInt = 0
+    """Urgency when power is short: 0 is cut last."""
+    autoscaler: Autoscaler | None = None
+    """How many instances serve; all that are installed when left out."""
+    spot: Spot | None = None
+    """Capacity beside the fleet that can be withdrawn."""
+    spare_gpus: NonNegativeInt = 0
+    """GPUs beside the fleet that stand ready to take the place of broken ones; paid for."""
+    overflow: Overflow | None = None
+    """Another service that gets what this one cannot let in."""
 
     @field_validator("stages")
     @classmethod
@@ -223,6 +331,8 @@ class Sampling(Record):
     """A played window stands for at most this many like hours of the calendar."""
     load_tolerance: Annotated[float, Field(gt=0.0, le=0.5)] = 0.08
     """A window is reused for hours whose load per instance lies within this fraction of a played one (interpolated between two)."""
+    fleet_tolerance: Fraction = 0.005
+    """Changes of a fleet that sum to less than this share of its instances do not cut an interval; their mean counts."""
 
 
 class Simulation(Record):
@@ -244,7 +354,11 @@ class Site(Record):
     gpus: PositiveInt
     """GPUs that the site can hold."""
     pue: Annotated[float, Field(ge=1.0, le=3.0)] = 1.25
-    """Power usage effectiveness: facility power over IT power."""
+    """Power usage effectiveness: facility power over IT power (at full load and in cool weather, with `cooling`)."""
+    cooling: Cooling | None = None
+    """PUE by load and outside temperature; constant when left out."""
+    power: PowerCap | None = None
+    """Cap on power and what is done to keep it; needed for curtailment calls."""
 
 
 class Scenario(Record):
@@ -261,11 +375,21 @@ class Scenario(Record):
     duration_days: PositiveFloat
     """Length of the scenario, days."""
     site: Site
-    """The place."""
+    """The place, called `main`."""
+    sites: dict[Name, Site] = {}
+    """Further places by name."""
     services: dict[Name, Service] = Field(min_length=1)
     """Services by name."""
     money: Money = Money()
     """Prices, plans and costs."""
+    events: list[Event] = []
+    """What happens on stated days: spikes, deliveries, upgrades, failures, curtailment calls."""
+    outages: Outages | None = None
+    """Random failures; nothing fails when left out."""
+    maintenance: Maintenance | None = None
+    """Planned work on all fleets."""
+    training: dict[Name, TrainingJob] = {}
+    """Training jobs by name."""
     simulation: Simulation = Simulation()
     """Replications and thinning."""
     variants: dict[Name, dict[str, Any]] = {}
@@ -281,6 +405,11 @@ class Scenario(Record):
         return self.duration_days * DAY_S
 
     @property
+    def places(self) -> dict[str, Site]:
+        """All sites by name; the first is `main`."""
+        return {"main": self.site, **self.sites}
+
+    @property
     def end(self) -> datetime:
         """Last moment of the scenario."""
         return self.start + timedelta(days=self.duration_days)
@@ -294,6 +423,5 @@ class Scenario(Record):
                     raise ValueError(
                         f"{where} starts on day {stage.from_day:g}, after the end of the scenario on day {self.duration_days:g}"
                     )
-                if stage.gpus > self.site.gpus:
-                    raise ValueError(f"{where} has {stage.gpus} GPUs; the site holds {self.site.gpus}")
+        calendar_rules.check(self)
         return self

@@ -103,12 +103,14 @@ def _at_both_prices(tables: dict[str, pd.DataFrame], drawn: pd.DataFrame, mark: 
 def ratio_figures(base: pd.DataFrame, other: pd.DataFrame, *, paired: bool) -> pd.DataFrame:
     """Ratios of two runs' `replications`: figure, window, service, ratio, ratio_low, ratio_high (P50, P10, P90).
 
-    `paired`: within each replication, else over all pairs of replications. A ratio to nothing is undefined.
+    `paired`: within each replication, else over all pairs of replications. A ratio to nothing, or between figures that
+    may be negative, is undefined.
     """
     keys = ["figure", "window", "service", *(["replication"] if paired else [])]
     both = base.merge(other, on=keys, suffixes=("_base", "_other"))
     for column in ("value", "drawn"):
-        both[column] = both[f"{column}_other"] / both[f"{column}_base"].where(both[f"{column}_base"] != 0)
+        one, other_one = both[f"{column}_base"], both[f"{column}_other"]
+        both[column] = (other_one / one.where(one > 0)).where(other_one >= 0)
     return band(both, ["window", "service"]).rename(
         columns={"value": "ratio", "low": "ratio_low", "high": "ratio_high"}
     )
@@ -225,7 +227,9 @@ def band(per_replication: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """
     grouped = per_replication.groupby([*keys, "figure"], sort=False)
     value = grouped["value"].median()
-    spread = grouped["drawn" if "drawn" in per_replication else "value"].quantile([0.1, 0.9]).unstack().reindex(value.index)
+    spread = (
+        grouped["drawn" if "drawn" in per_replication else "value"].quantile([0.1, 0.9]).unstack().reindex(value.index)
+    )
     frame = pd.DataFrame({"value": value, "low": np.fmin(spread[0.1], value), "high": np.fmax(spread[0.9], value)})
     return frame.reset_index()
 

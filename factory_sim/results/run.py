@@ -7,6 +7,7 @@ import pandas as pd
 
 from factory_sim import __version__
 from factory_sim.engine.journal import tables as journal_tables
+from factory_sim.engine.replay import is_finite, replay
 from factory_sim.engine.resolve import resolve
 from factory_sim.engine.simulate import simulate
 from factory_sim.engine.threads import side_by_side
@@ -52,9 +53,12 @@ def run(
     services = resolve(scenario)
     count = scenario.simulation.replications
     progress(f"{scenario.name}: playing {count} replications of {scenario.duration_days:g} days")
-    journals = side_by_side(lambda replication: simulate(scenario, services, replication), range(count), threads)
+    play = replay if is_finite(scenario) else simulate
+    journals = side_by_side(lambda replication: play(scenario, services, replication), range(count), threads)
     tables = journal_tables(journals)
-    played = int(tables["audits"]["arrived"].sum()) + sum(s.curve.requests_played for r in services for s in r.stages)
+    played = int(tables["audits"]["arrived"].sum()) + sum(
+        s.curve.requests_played for r in services for s in r.stages if s.curve
+    )
     progress(f"{scenario.name}: {played:,} requests played; pricing and checking")
     tables["postings"], drawn = _postings(scenario, tables["windows"])
     tables["series"] = series(tables, drawn)

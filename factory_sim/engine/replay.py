@@ -1,0 +1,165 @@
+"""Finitely many requests, played whole: a drawn number of them, or a trace with its sessions and prefixes.
+
+Nothing is thinned: every instance of the stage is played, every request is in the journal's counts, and the run ends
+when the last one has left.
+"""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from factory_sim.engine.journal import Journal
+from factory_sim.engine.kernel import Requests
+from factory_sim.engine.resolve import ResolvedService, ResolvedStage
+from factory_sim.engine.rows import facts_row
+from factory_sim.engine.stage_pool import StagePool
+from factory_sim.errors import ScenarioError
+from factory_sim.inputs.scenario import Scenario
+from factory_sim.model.serving import decode_steps
+from factory_sim.model.workload import arrival_times, request_arrays, session_starts, start_sessions, with_blocks
+from factory_sim.streams import stream
+from factory_sim.units import MINUTE_S
+
+
+def is_finite(scenario: Scenario) -> bool:
+    """Whether the scenario plays finitely many requests. Raises ScenarioError where only some services do."""
+    finite = [bool(s.traffic.trace or s.traffic.requests) for s in scenario.services.values()]
+    if any(finite) and not all(finite):
+        raise ScenarioError(
+            "services: either all services replay finitely many requests (trace, requests) or none does"
+        )
+    for name, service in scenario.services.items():
+        if finite[0] and len(service.stages) != 1:
+            raise ScenarioError(f"services.{name}.stages: a replay plays one stage, found {len(service.stages)}")
+    return finite[0]
+
+
+def replay(scenario: Scenario, services: tuple[ResolvedService, ...], replication: int) -> Journal:
+    """Play all requests of every service once and return the journal, one row per control interval and service."""
+    journal = Journal(replication)
+    for service in services:
+        _replay_service(scenario, service, journal)
+    return journal
+
+
+def _replay_service(scenario: Scenario, service: ResolvedService, journal: Journal) -> None:
+    stage = service.stages[0]
+    rng = stream(scenario.seed, "requests", service.name, stage.stage.name, f"replication {journal.replication}")
+    options: dict = {}
+    if service.trace is None:
+        requests = _drawn(service, stage, rng)
+    else:
+        requests, options = _traced(service, stage, rng)
+        for line in service.trace.report.lines():
+            journal.note(0.0, "trace", service.name, line, "")
+    pool = StagePool(
+        name=f"{service.name}.{stage.stage.name}",
+        system=stage.system.scaled(float(stage.slowdowns[journal.replication])),
+        kept=stage.instances,
+        lengths=service.lengths,
+        burstiness=service.burstiness,
+        slo=service.service.slo,
+        sampling=scenario.simulation.sampling,
+        router=service.service.router,
+        rng=rng,
+        journal=journal,
+        number_at=lambda rate: 0.0,
+        ttft_error=float(stage.ttft_errors[journal.replication]),
+        pool_options=options,
+    )
+    journal.note(0.0, "stage_begins", pool.name, "initial", f"{stage.stage.gpus} GPUs from the start")
+    pool.pool.offer(requests)
+    pool.count(requests.isl, requests.osl)
+    _play_out(scenario, service, stage, pool, len(requests))
+    journal.audits.append(pool.audit())
+
+
+def _play_out(
+    scenario: Scenario, service: ResolvedService, stage: ResolvedStage, pool: StagePool, requests: int
+) -> None:
+    """Play until the pool is empty, one control interval after another, and write a row for each."""
+    journal, interval_s = pool.journal, scenario.simulation.interval_minutes * MINUTE_S
+    before, start_s, over = pool.pool.totals(), 0.0, False
+    while not over:
+        end_s = start_s + interval_s
+        pool.pool.advance(end_s)
+        after, done = pool.pool.totals(), pool.collect()
+        over = after["arrived"] == requests and after["in_system"] == 0
+        if over and len(done["finish_s"]):
+            end_s = max(float(done["finish_s"].max()), start_s + 1.0)
+        facts = pool.facts(requests / (end_s * stage.instances), end_s - start_s, before, after, done)
+        pool.played_windows += 1
+        row = facts_row(
+            service.name,
+            stage,
+            facts.values,
+            start_s,
+            end_s,
+            stage.instances,
+            0,
+            journal.replication,
+            scenario.site.pue,
+        )
+        arrived, instance_s = row["requests_arrived"], row["instance_s"]
+        journal.windows.append(
+            row
+            | {
+                "price_multiplier": 1.0,
+                "granted_requests": arrived,
+                "latent_requests": arrived,
+                "requests_lost_waiting": 0.0,
+                "requests_waiting": 0.0,
+                "limit_requests_per_s": math.inf,
+                "requests_turned_away": row.pop("requests_refused"),
+            }
+        )
+        journal.weights.append((start_s, service.name, stage.stage.name, facts.window, instance_s))
+        before, start_s = after, end_s
+    pool.clock_s = start_s
+
+
+def _drawn(service: ResolvedService, stage: ResolvedStage, rng: np.random.Generator) -> Requests:
+    """Exactly `traffic.requests` requests at the rate of demand."""
+    traffic, count = service.service.traffic, service.service.traffic.requests
+    load = traffic.demand.load
+    rate = load * stage.instances * stage.capacity_per_s(service.service) if load else service.level_per_s
+    times = np.zeros(0)
+    span_s = 1.02 * count / rate + 10.0 / rate
+    while len(times) < count:
+        more = arrival_times(rng, rate, span_s, service.burstiness)
+        times = np.concatenate([times, (times[-1] if len(times) else 0.0) + more])
+    isl, osl = service.lengths.sample(rng, count)
+    isl = np.minimum(isl, stage.system.max_context_tokens - osl)
+    steps = decode_steps(osl, stage.system.tokens_per_step, rng)
+    return Requests(arrival_s=times[:count], isl=isl, osl=osl, decode_steps=steps)
+
+
+def _traced(service: ResolvedService, stage: ResolvedStage, rng: np.random.Generator) -> tuple[Requests, dict]:
+    """The requests of a trace, and the options of the pool that plays them."""
+    wanted, trace, cache = service.service.traffic.trace, service.trace, service.service.prefix_cache
+    if trace.session_relative:
+        trace = start_sessions(trace, session_starts(rng, trace.sessions, wanted.sessions_per_s))
+    if cache is not None:
+        trace = with_blocks(trace, cache.block_tokens)
+    one_at_a_time = wanted.pacing == "one_at_a_time"
+    if one_at_a_time:
+        trace = replace(trace, arrival_s=np.zeros(len(trace)))
+    arrays = request_arrays(trace, closed_loop=not one_at_a_time)
+    if one_at_a_time:
+        arrays |= {"after": np.arange(-1, len(trace) - 1), "think_s": np.zeros(len(trace))}
+    for name in ("arrival_s", "think_s"):
+        if name in arrays:
+            arrays[name] = arrays[name] * wanted.time_scale
+    arrays["decode_steps"] = decode_steps(trace.osl, stage.system.tokens_per_step, rng)
+    if cache is None or trace.block_ids is None:
+        arrays = {key: values for key, values in arrays.items() if key not in ("block_ids", "block_starts")}
+        return Requests(**arrays), {}
+    options = {
+        "prefix_cache": True,
+        "prefix_block_tokens": trace.block_tokens,
+        "block_tokens": math.gcd(16, trace.block_tokens),
+        "host_cache_tokens": cache.host_tokens,
+        "host_cache_s_per_token": cache.host_s_per_token,
+    }
+    return Requests(**arrays), options

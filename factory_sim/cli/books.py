@@ -130,3 +130,183 @@ def _print_tokens(rows: list, prices, rules: dict, as_json: bool) -> None:
     )
     if rules["note"]:
         print(f"note: {rules['note']}", file=sys.stderr)
+
+
+RunFolder = Annotated[Path, typer.Argument(help="Run folder that `factory-sim run` wrote.", show_default=False)]
+
+
+def reprice(
+    run: RunFolder,
+    settings: Annotated[
+        list[str], typer.Option("--set", metavar="PATH=VALUE", help="Change a value below money; may be given often.")
+    ] = [],  # noqa: B006
+    scales: Annotated[
+        list[str],
+        typer.Option("--scale", metavar="NAME=FACTOR", help="Multiply prices, costs, sales, or one line (rent=1.2)."),
+    ] = [],  # noqa: B006
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Make a new statement from the journal of a run at other prices, without simulating."""
+    from factory_sim.results.reprice import reprice as price_again
+    from factory_sim.results.store import read_run
+
+    found = price_again(read_run(run), settings, scales)
+    table = found.after.rename(columns={"value": "new"}).merge(
+        found.before[["figure", "window", "service", "value"]].rename(columns={"value": "before"}),
+        on=["figure", "window", "service"],
+    )
+    note = ""
+    if found.reacting:
+        note = (
+            f"demand or prices of {', '.join(found.reacting)} answered to money when this was played; "
+            "the statement is for the same traffic, which other prices would have changed: simulate again for that"
+        )
+    if as_json:
+        records = [
+            {
+                "figure": row.figure, "window": row.window, "service": row.service, "value": _finite(row.new),
+                "low": _finite(row.low), "high": _finite(row.high), "before": _finite(row.before), "unit": row.unit,
+            }
+            for row in table.itertuples()
+        ]  # fmt: skip
+        answer = {"schema": "factory_sim.reprice/1", "run": run.name, "settings": settings, "scales": scales}
+        print(json.dumps(answer | {"marked": note, "figures": records}, ensure_ascii=False, indent=1))
+        return
+    _print_repriced(table, run.name)
+    if note:
+        print(f"note: {note}", file=sys.stderr)
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if value == value and abs(value) != float("inf") else None
+
+
+def _print_repriced(table, name: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    whole = table[(table.window == "whole") & (table.service == "all")]
+    grid = Table(title=f"{name}: new statement, whole run", title_justify="left")
+    for column in ("Figure", "Before", "New", "Low", "High", "New / before", "Unit"):
+        grid.add_column(column, justify="left" if column in ("Figure", "Unit") else "right")
+    for row in whole.itertuples():
+        ratio = f"{row.new / row.before:.4g}" if row.before else ""
+        grid.add_row(
+            row.figure, *(f"{value:,.4g}" for value in (row.before, row.new, row.low, row.high)), ratio, row.unit
+        )
+    console.print(grid)
+    weeks = table[table.window.str.startswith("week_") & (table.service == "all")]
+    shown = ["revenue", "cost", "margin", "cost_per_million_output_tokens"]
+    grid = Table(title="By week", title_justify="left")
+    for column in ("Week", *shown):
+        grid.add_column(column, justify="right")
+    for week, part in weeks.groupby("window", sort=False):
+        values = part.set_index("figure").new
+        grid.add_row(week.removeprefix("week_"), *(f"{values[figure]:,.4g}" for figure in shown))
+    console.print(grid)
+
+
+def explain(
+    run: RunFolder,
+    figure: Annotated[str, typer.Argument(help="Figure of the summary, such as cost_per_million_output_tokens.")],
+    window: Annotated[str, typer.Option("--window", help="whole, week_1, ..., or stage_<name>.")] = "whole",
+    service: Annotated[str, typer.Option("--service", help="Service, or all.")] = "all",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a tree.")] = False,
+) -> None:
+    """Print where a figure comes from: the tree to quantity times price, with row, source, date and class of each."""
+    from factory_sim.results.explain import explain as look_into
+    from factory_sim.results.store import read_run
+
+    found = look_into(read_run(run), figure, window, service)
+    if as_json:
+        answer = {
+            "schema": "factory_sim.explain/1", "figure": figure, "window": window, "service": service,
+            "summary": {key: _plain(value) for key, value in (found.summary or {}).items()}, "tree": _node(found.root),
+            "shares": found.shares, "share_on_assumptions": found.shares.get("assumption", 0.0), "trust": found.trust,
+            "warnings": found.warnings,
+        }  # fmt: skip
+        print(json.dumps(answer, ensure_ascii=False, indent=1))
+        return
+    for line in _tree_lines(found.root):
+        print(line)
+    print()
+    if found.summary:
+        value, low, high = (found.summary[name] for name in ("value", "low", "high"))
+        unit = found.summary["unit"]
+        print(f"summary (median over replications): {value:,.6g} [{low:,.6g} to {high:,.6g}] {unit}")
+    if found.shares:
+        parts = ", ".join(f"{name} {share:.1%}" for name, share in found.shares.items())
+        print(f"rests on prices that are: {parts}")
+        print(f"share that rests on assumptions: {found.shares.get('assumption', 0.0):.1%}")
+    if found.trust:
+        print(
+            "quantities from profiles that are: "
+            + ", ".join(f"{name} {share:.1%}" for name, share in found.trust.items())
+        )
+    for warning in found.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+def _plain(value):
+    return _finite(value) if isinstance(value, float) else value
+
+
+def _node(node) -> dict:
+    entry = {
+        "label": node.label,
+        "value": _finite(node.value),
+        "unit": node.unit,
+        "formula": node.formula,
+        "trust": node.trust,
+    }
+    if node.row is not None:
+        row = node.row
+        entry |= {
+            "quantity": _finite(node.quantity), "price": row.value, "price_unit": row.unit, "source": row.source,
+            "as_of": row.as_of, "basis": row.basis, "class": row.trust, "note": row.note,
+        }  # fmt: skip
+    return entry | {"children": [_node(child) for child in node.children]}
+
+
+def _tree_lines(node, stem: str = "", last: bool = True, top: bool = True) -> list[str]:
+    """The tree as text: one line a figure, and for a leaf its price row below."""
+    branch = "" if top else ("└─ " if last else "├─ ")
+    formula = f" = {node.formula}" if node.formula else ""
+    lines = [f"{stem}{branch}{node.label}: {node.value:,.6g} {node.unit}{formula}"]
+    below = stem + ("" if top else ("   " if last else "│  "))
+    if node.row is not None:
+        row = node.row
+        dated = f", {row.as_of}" if row.as_of else ""
+        lines.append(
+            f"{below}     price: {row.trust} ({row.basis}), {row.source}{dated}" + (f"; {row.note}" if row.note else "")
+        )
+    if node.trust and not node.children:
+        rungs = ", ".join(f"{name} {share:.0%}" for name, share in node.trust.items())
+        lines.append(f"{below}     quantity: {rungs}")
+    for number, child in enumerate(node.children):
+        lines += _tree_lines(child, below, number == len(node.children) - 1, False)
+    return lines
+
+
+def export(
+    run: RunFolder,
+    xlsx: Annotated[Path | None, typer.Option("--xlsx", metavar="FILE", help="Workbook with live formulas.")] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", metavar="DIR", help="Folder of CSV tables.")] = None,
+    parquet: Annotated[Path | None, typer.Option("--parquet", metavar="DIR", help="Folder of parquet tables.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing workbook.")] = False,
+) -> None:
+    """Write the finance pack: assumptions, quantities, prices and statements, tied by live formulas in the workbook."""
+    from factory_sim.errors import RunError
+    from factory_sim.results.store import read_run
+    from factory_sim.results.workbook import write_tables, write_workbook
+
+    if xlsx is None and csv is None and parquet is None:
+        raise RunError("nothing to write: give --xlsx FILE, --csv DIR or --parquet DIR")
+    stored = read_run(run)
+    if xlsx is not None:
+        print(write_workbook(stored, xlsx, force))
+    for folder, kind in ((csv, "csv"), (parquet, "parquet")):
+        if folder is not None:
+            for path in write_tables(stored, folder, kind):
+                print(path)

@@ -3,6 +3,7 @@
 Rates are per year, lives and times in years, amounts in dollars. Worth comes from cash, never from depreciation.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,7 +15,7 @@ def annuity(rate: float, life_years: float) -> float:
     """Yearly payment (at year ends) that repays one dollar over ``life_years`` at ``rate``: r / (1 - (1+r)^-n)."""
     if life_years <= 0:
         raise PriceError(f"a life of {life_years:g} years repays nothing; give the years over which capex is used")
-    return 1 / life_years if rate == 0 else rate / -np.expm1(-life_years * np.log1p(rate))
+    return 1 / life_years if rate == 0 else rate / -math.expm1(-life_years * math.log1p(rate))
 
 
 def annuity_with_residual(rate: float, life_years: float, residual_fraction: float) -> float:

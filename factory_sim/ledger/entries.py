@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from factory_sim.errors import PriceError
+from factory_sim.inputs.money import Scale
 from factory_sim.inputs.prices import PriceRow
 from factory_sim.ledger.accounts import to_nano
 from factory_sim.units import DAY_S, HOUR_S, WEEK_S, YEAR_S
@@ -80,12 +81,18 @@ def entries(
     return Entries(line, use, *accounts, window, quantity, unit, tuple(names), np.asarray(codes, dtype=np.int32))
 
 
-def assemble(sheets: Sequence[Entries], quantities: pd.DataFrame, scale: dict[str, float]) -> pd.DataFrame:
+def scale_of(sheet: Entries, scale: Scale) -> float:
+    """Multiplier of a line: all prices, its side of the statement, and the line itself."""
+    side = scale.costs if sheet.debit.startswith(("cost:", "memo:")) else scale.sales
+    return scale.prices * side * scale.lines.get(sheet.line, 1.0)
+
+
+def assemble(sheets: Sequence[Entries], quantities: pd.DataFrame, scale: Scale) -> pd.DataFrame:
     """Join the sheets into one table of postings (columns: KEYS present, then line, use, debit, credit, quantity, unit,
     price_usd, amount_nusd, price_row).
 
-    Amounts are rounded to the nano-dollar at the unscaled price, then multiplied by ``scale[line group]`` (``cost`` or
-    ``revenue``, by the account): a scale of two doubles every amount exactly.
+    Amounts are rounded to the nano-dollar at the unscaled price, then multiplied by their scale: a scale of two doubles
+    every amount exactly.
     """
     import pandas as pd
 
@@ -96,7 +103,7 @@ def assemble(sheets: Sequence[Entries], quantities: pd.DataFrame, scale: dict[st
     for name in ("line", "use", "debit", "credit", "unit"):
         table[name] = _labels([getattr(sheet, name) for sheet in sheets], sizes)
     table["quantity"] = _joined([sheet.quantity for sheet in sheets], np.float64)
-    factors = [scale["cost" if sheet.debit.startswith(("cost:", "memo:")) else "revenue"] for sheet in sheets]
+    factors = [scale_of(sheet, scale) for sheet in sheets]
     table["price_usd"] = _joined([s.price_usd * f for s, f in zip(sheets, factors)], np.float64)
     table["amount_nusd"] = _joined([_amounts(s, f) for s, f in zip(sheets, factors)], np.int64)
     table["price_row"] = _row_labels(sheets)

@@ -258,7 +258,7 @@ def _token_entries(plan: Plan, key: str, usage: Usage, bill: Months, money: Mone
 
 def _at(row: PriceRow, factor: float, label: str) -> PriceRow:
     scaled = row.scaled(factor)
-    return replace(scaled, row=f"{row.row} x{factor:g}{label}", note=f"{row.row} times {factor:g}{label}")
+    return replace(scaled, row=f"x{factor:g}{label} <- {row.row}", note=f"{row.row} times {factor:g}{label}")
 
 
 def _segments(plan: Plan, tokens: np.ndarray, bill: Months) -> list[tuple[str, float, np.ndarray | None]]:

@@ -18,7 +18,7 @@ from factory_sim.inputs.money import Money
 from factory_sim.inputs.prices import PriceBook, PriceRow, price_book
 from factory_sim.ledger import customers
 from factory_sim.ledger.costs import cost_entries
-from factory_sim.ledger.entries import Calendar, Entries, assemble
+from factory_sim.ledger.entries import Calendar, Entries, assemble, scale_of
 from factory_sim.ledger.fleet import departure_entries
 from factory_sim.ledger.plans import Usage, plans_of, sell, valid_plan
 
@@ -89,13 +89,12 @@ def keep_books(
 
 def books(sheets: Sequence[Entries], windows: pd.DataFrame, terms: Money) -> Books:
     """Postings of ready entries, and the rows they name at the scale of the terms."""
-    scale = {"cost": terms.scale.prices * terms.scale.costs, "revenue": terms.scale.prices * terms.scale.sales}
     rows = {}
     for sheet in sheets:
-        factor = scale["cost" if sheet.debit.startswith(("cost:", "memo:")) else "revenue"]
+        factor = scale_of(sheet, terms.scale)
         for row in sheet.rows if len(sheet.window) else ():
             rows[row.row] = row if factor == 1 else row.scaled(factor)
-    return Books(assemble(sheets, windows, scale), rows)
+    return Books(assemble(sheets, windows, terms.scale), rows)
 
 
 def _moment(start: date | datetime | None) -> datetime | None:

@@ -7,7 +7,7 @@ habit of dividing the whole bill by one kind of token, which counts every dollar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,11 +26,18 @@ _PERIOD_S = {"hour": HOUR_S, "day": DAY_S, "week": WEEK_S}
 
 def kinds(postings: pd.DataFrame) -> np.ndarray:
     """``cost``, ``revenue`` or ``memo`` for each posting, by its accounts."""
-    debit_kind = np.array([_kind(name) for name in postings.debit.cat.categories])
-    credit_kind = np.array([_kind(name) for name in postings.credit.cat.categories])
-    by_debit = debit_kind[postings.debit.cat.codes] if len(postings) else np.empty(0, dtype="<U7")
-    by_credit = credit_kind[postings.credit.cat.codes] if len(postings) else np.empty(0, dtype="<U7")
+    by_debit, by_credit = (_by_account(postings[side], _kind) for side in ("debit", "credit"))
     return np.where(by_debit != "", by_debit, by_credit)
+
+
+def _by_account(accounts: pd.Series, of: Callable[[str], object]) -> np.ndarray:
+    """A function of the account's name for every posting, computed once an account."""
+    import pandas as pd
+
+    if not len(accounts):
+        return np.empty(0, dtype="<U7")
+    labels = accounts.array if isinstance(accounts.dtype, pd.CategoricalDtype) else pd.Categorical(accounts)
+    return np.array([of(str(name)) for name in labels.categories])[labels.codes]
 
 
 def _kind(account: str) -> str:
@@ -40,9 +47,10 @@ def _kind(account: str) -> str:
 
 def signed_nusd(postings: pd.DataFrame) -> np.ndarray:
     """Amounts with the sign they have in their statement: what debits a revenue account (a credit note) is negative."""
-    reversed_sale = np.array([name.startswith("revenue:") for name in postings.debit.cat.categories], dtype=bool)
-    sign = np.where(reversed_sale[postings.debit.cat.codes], -1, 1) if len(postings) else 1
-    return postings.amount_nusd.to_numpy() * sign
+    amounts = postings.amount_nusd.to_numpy()
+    if not len(amounts):
+        return amounts
+    return amounts * np.where(_by_account(postings.debit, lambda name: name.startswith("revenue:")), -1, 1)
 
 
 def with_period(table: pd.DataFrame, period: str, calendar: Calendar) -> pd.DataFrame:
@@ -166,3 +174,26 @@ def _per_million(table: pd.DataFrame) -> pd.DataFrame:
 def nano_to_usd(amount_nusd: int) -> float:
     """Nano-dollars as dollars."""
     return amount_nusd / NANO
+
+
+MONEY_COLUMNS = ("revenue", "cost", "cost_input", "cost_output", "cost_idle", "cost_down", "cost_other", "energy_memo")
+
+
+def window_money(postings: pd.DataFrame) -> pd.DataFrame:
+    """Dollars of each (replication, start_s, service, stage): revenue, cost, the cost by use, and the energy memo."""
+    import pandas as pd
+
+    kind = kinds(postings)
+    use = _by_account(postings.use, lambda name: name or "other")
+    usd = signed_nusd(postings) / NANO
+    keys = ["replication", "start_s", "service", "stage"]
+    table = postings[keys].copy()
+    is_cost = kind == "cost"
+    table["revenue"] = np.where(kind == "revenue", usd, 0.0)
+    table["cost"] = np.where(is_cost, usd, 0.0)
+    for name in ("input", "output", "idle", "down", "other"):
+        table[f"cost_{name}"] = np.where(is_cost & (use == name), usd, 0.0)
+    table["energy_memo"] = np.where((kind == "memo") & (postings.line == "energy").to_numpy(), usd, 0.0)
+    if not len(table):
+        return pd.DataFrame(columns=[*keys, *MONEY_COLUMNS])
+    return table.groupby(keys, observed=True, sort=True)[list(MONEY_COLUMNS)].sum().reset_index()

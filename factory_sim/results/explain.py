@@ -1,0 +1,302 @@
+"""Where a figure comes from: a tree down to quantity times price, each leaf with row, source, date and class.
+
+The tree is of means over replications (sums of leaves, so it adds up); the summary has their median with its band,
+which stands beside the root.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from factory_sim.errors import RunError, closest
+from factory_sim.inputs.prices import PriceRow, row_date
+from factory_sim.ledger.accounts import COST_LINES, NANO, REVENUE_LINES
+from factory_sim.ledger.postings import Books, keep_books
+from factory_sim.ledger.statements import kinds, signed_nusd
+from factory_sim.results.reprice import UNITS, RunTerms, run_terms
+from factory_sim.units import MILLION, WEEK_S
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from factory_sim.results.store import StoredRun
+
+STALE_AFTER = timedelta(days=365)
+"""Prices older than this at the start of the scenario are called stale."""
+
+_PER_MILLION = {
+    "cost_per_million_output_tokens": ("output_tokens",),
+    "cost_per_million_tokens": ("input_tokens", "output_tokens"),
+}
+_ATTRIBUTED = {
+    "attributed_cost_per_million_input_tokens": "input",
+    "attributed_cost_per_million_output_tokens": "output",
+}
+_USE_FIGURES = {"cost_of_idle_capacity": "idle", "cost_of_failed_capacity": "down", "cost_not_attributed_otherwise": ""}
+_RATIOS = {
+    "cost_reduction_first_to_last_week": ("cost_per_million_output_tokens", "first / last"),
+    "revenue_growth_first_to_last_week": ("revenue", "last / first"),
+    "output_token_growth_first_to_last_week": ("output_tokens", "last / first"),
+}
+_COUNTED = {
+    "input_tokens": "tokens", "cached_input_tokens": "tokens", "output_tokens": "tokens", "reasoning_tokens": "tokens",
+    "requests_arrived": "requests", "requests_completed": "requests", "requests_turned_away": "requests",
+    "requests_lost": "requests", "requests_within_slo": "requests", "gpu_hours": "GPU-h", "gpu_hours_down": "GPU-h",
+}  # fmt: skip
+_FORMULAS = {
+    "slo_attainment": "requests_within_slo / requests_completed, counted request by request",
+    "utilisation": "busy GPU-hours / (paid GPU-hours - down)",
+    "availability": "1 - gpu_hours_down / gpu_hours",
+    "prefix_cache_hit_rate": "cached_input_tokens / input_tokens",
+    "energy": "power curve of the profile and the host's share, times PUE",
+    "energy_per_output_token": "facility energy / output_tokens",
+    "output_tokens_per_s_per_gpu": "output_tokens / (gpu_hours x 3600)",
+    "demand": "latent requests of the demand process, served or not",
+}
+
+
+@dataclass
+class Node:
+    """One figure of the tree."""
+
+    label: str
+    value: float
+    unit: str
+    formula: str = ""
+    children: list[Node] = field(default_factory=list)
+    row: PriceRow | None = None
+    """Price row of a leaf."""
+    quantity: float = float("nan")
+    """Quantity of a leaf, in the unit that its price buys."""
+    trust: dict[str, float] = field(default_factory=dict)
+    """Part of the quantity on each rung of the ladder of trust, by GPU-hours of its windows."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The tree of a figure and what it rests on."""
+
+    root: Node
+    summary: dict | None
+    """The figure as the summary has it (value, low, high), where it is there."""
+    shares: dict[str, float]
+    """Part of the money in the tree by class of its price: measured, list price, estimate, stated, assumption."""
+    trust: dict[str, float]
+    """Part of the windows by the class of the profile behind their quantities, by GPU-hours."""
+    warnings: list[str]
+
+
+def explain(run: StoredRun, figure: str, window: str = "whole", service: str = "all") -> Explanation:
+    """Explain a figure of a stored run.
+
+    Raises RunError for a figure, window or service that the run does not have, with the closest.
+    """
+    stored = run_terms(run.scenario_yaml, str(run.folder / "scenario.yaml"))
+    figures = run.figures
+    known = sorted(set(figures.figure) | set(UNITS))
+    if figure not in known:
+        raise RunError(f"{run.folder}: no figure '{figure}'{closest(figure, known)}")
+    windows = _picked(run.tables["windows"], window, service, run)
+    books = keep_books(run.tables["windows"], stored.money, start=stored.start)
+    root = _tree(figure, windows, books, window, service, run)
+    rows = figures[(figures.figure == figure) & (figures.window == window) & (figures.service == service)]
+    summary = rows.iloc[0].to_dict() if len(rows) else None
+    return Explanation(root, summary, _shares(root), _rungs(windows), _warnings(root, stored))
+
+
+def _picked(windows: pd.DataFrame, window: str, service: str, run: StoredRun) -> pd.DataFrame:
+    """Windows of a span and service."""
+    if service != "all":
+        names = sorted(set(windows.service.astype(str)))
+        if service not in names:
+            raise RunError(f"{run.folder}: no service '{service}'{closest(service, names)}")
+        windows = windows[windows.service.astype(str) == service]
+    spans = _span_names(windows)
+    if window not in spans:
+        raise RunError(f"{run.folder}: no window '{window}'{closest(window, spans)}")
+    return windows[_in_span(windows, window)]
+
+
+def _span_names(windows: pd.DataFrame) -> list[str]:
+    weeks = sorted({int(start // WEEK_S) + 1 for start in windows.start_s.unique()})
+    stages = sorted(set(windows.stage.astype(str)) - {""})
+    return ["whole", *(f"week_{week}" for week in weeks), *(f"stage_{stage}" for stage in stages)]
+
+
+def _in_span(table: pd.DataFrame, window: str) -> np.ndarray:
+    if window.startswith("week_"):
+        return ((table.start_s // WEEK_S).astype(int) + 1 == int(window.removeprefix("week_"))).to_numpy()
+    if window.startswith("stage_"):
+        return (table.stage.astype(str) == window.removeprefix("stage_")).to_numpy()
+    return np.ones(len(table), dtype=bool)
+
+
+def _tree(figure: str, windows: pd.DataFrame, books: Books, window: str, service: str, run: StoredRun) -> Node:
+    count = windows.replication.nunique()
+    postings = books.postings
+    postings = postings[_in_span(postings, window)]
+    if service != "all":
+        postings = postings[postings.service.astype(str) == service]
+    if figure in _RATIOS:
+        return _ratio_node(figure, books, service, run)
+    if figure in ("cost", "revenue"):
+        return _money_node(figure, postings, books, windows, count)
+    if figure == "margin":
+        sides = [_money_node(side, postings, books, windows, count) for side in ("revenue", "cost")]
+        return Node("margin", sides[0].value - sides[1].value, "USD", "revenue - cost", sides)
+    if figure == "gross_margin":
+        sides = [_money_node(side, postings, books, windows, count) for side in ("revenue", "cost")]
+        value = 1 - sides[1].value / sides[0].value if sides[0].value else float("nan")
+        return Node(figure, value, "fraction", "1 - cost / revenue", sides)
+    if figure in _PER_MILLION or figure in _ATTRIBUTED or figure.startswith("fully_loaded"):
+        return _per_million_node(figure, postings, books, windows, count)
+    if figure in _USE_FIGURES:
+        part = postings[(postings.use.astype(str) == _USE_FIGURES[figure]).to_numpy()]
+        return _money_node("cost", part, books, windows, count, label=figure)
+    if figure == "energy_contained_in_rent":
+        return _money_node(
+            "memo", postings[(postings.line == "energy").to_numpy()], books, windows, count, label=figure
+        )
+    return _physical_node(figure, windows, window, service, run, count)
+
+
+def _money_node(
+    kind: str, postings: pd.DataFrame, books: Books, windows: pd.DataFrame, count: int, label: str | None = None
+) -> Node:
+    """A side of the statement: lines, and below each its price rows."""
+    part = postings[kinds(postings) == kind]
+    titles = COST_LINES | REVENUE_LINES
+    lines = []
+    table = part.assign(usd=signed_nusd(part) / NANO)
+    for line, of_line in table.groupby("line", observed=True, sort=True):
+        leaves = [
+            _leaf(str(row), of_row, books.rows[str(row)], windows, count)
+            for row, of_row in of_line.groupby("price_row", observed=True, sort=True)
+        ]
+        leaves.sort(key=lambda leaf: -abs(leaf.value))
+        title = titles.get(str(line), str(line))
+        lines.append(Node(title, sum(leaf.value for leaf in leaves), "USD", children=leaves))
+    lines.sort(key=lambda node: -abs(node.value))
+    return Node(label or kind, sum(node.value for node in lines), "USD", "sum of the lines", lines)
+
+
+def _leaf(name: str, postings: pd.DataFrame, row: PriceRow, windows: pd.DataFrame, count: int) -> Node:
+    quantity = float(postings.quantity.sum()) / count
+    unit = str(postings.unit.iloc[0])
+    uses = postings.assign(use=postings.use.astype(str)).groupby("use").quantity.sum() / count
+    split = ", ".join(f"{use} {value:,.4g}" for use, value in uses.items() if use)
+    formula = f"{quantity:,.6g} {unit} x {row.value:.6g} {row.unit}" + (f" ({split})" if split else "")
+    stages = set(postings.stage.astype(str))
+    behind = windows[windows.stage.astype(str).isin(stages)]
+    return Node(
+        name, float(postings.usd.sum()) / count, "USD", formula, row=row, quantity=quantity, trust=_rungs(behind)
+    )
+
+
+def _per_million_node(figure: str, postings: pd.DataFrame, books: Books, windows: pd.DataFrame, count: int) -> Node:
+    cost = _money_node("cost", postings, books, windows, count)
+    if figure in _PER_MILLION:
+        sides = _PER_MILLION[figure]
+    else:
+        use = "input" if "input" in figure else "output"
+        sides = (f"{use}_tokens",)
+        own = postings[(postings.use.astype(str) == use).to_numpy()]
+        whole = cost
+        cost = _money_node("cost", own, books, windows, count, label=f"cost attributed to {use}")
+        if figure.startswith("fully_loaded"):
+            worked = postings[postings.use.astype(str).isin(["input", "output"]).to_numpy()]
+            worked_usd = _money_node("cost", worked, books, windows, count).value
+            factor = whole.value / worked_usd if worked_usd else float("nan")
+            cost = Node(f"fully loaded cost of {use}", cost.value * factor, "USD", f"attributed x {factor:.6g}", [cost])
+    tokens = [_counted(side, windows, count) for side in sides]
+    millions = sum(node.value for node in tokens) / MILLION
+    value = cost.value / millions if millions else float("nan")
+    return Node(figure, value, "USD/million tokens", f"{cost.label} / millions of tokens", [cost, *tokens])
+
+
+def _counted(name: str, windows: pd.DataFrame, count: int) -> Node:
+    unit = _COUNTED[name]
+    formula = f"sum of {name} over {len(windows) // max(count, 1)} windows, mean of {count} replications"
+    return Node(name, float(windows[name].sum()) / count, unit, formula, trust=_rungs(windows))
+
+
+def _ratio_node(figure: str, books: Books, service: str, run: StoredRun) -> Node:
+    """Ratio of the first and the last week, each explained."""
+    below, form = _RATIOS[figure]
+    every = run.tables["windows"]
+    weeks = [name for name in _span_names(every) if name.startswith("week_")]
+    ends = []
+    for week in (weeks[0], weeks[-1]):
+        part = _picked(every, week, service, run)
+        node = _tree(below, part, books, week, service, run)
+        node.label = f"{node.label} ({week})"
+        ends.append(node)
+    top, bottom = ends if form.startswith("first") else ends[::-1]
+    value = top.value / bottom.value if bottom.value else float("nan")
+    return Node(figure, value, "ratio", form, ends)
+
+
+def _physical_node(figure: str, windows: pd.DataFrame, window: str, service: str, run: StoredRun, count: int) -> Node:
+    """A figure without money: counted in the windows, or named with its rule."""
+    if figure in _COUNTED:
+        return _counted(figure, windows, count)
+    figures = run.figures
+    rows = figures[(figures.figure == figure) & (figures.window == window) & (figures.service == service)]
+    if not len(rows):
+        raise RunError(f"{run.folder}: figure '{figure}' is not there for window '{window}' and service '{service}'")
+    row = rows.iloc[0]
+    formula = _FORMULAS.get(figure, "")
+    if figure[:4] in ("ttft", "tpot", "e2e_"):
+        formula = "percentile of log-binned histograms of the requests played (70 bins an octave, 1 % wide)"
+    node = Node(figure, float(row.value), str(row.unit), formula or "from the windows", trust=_rungs(windows))
+    parts = {
+        "slo_attainment": ["requests_within_slo", "requests_completed"],
+        "availability": ["gpu_hours_down", "gpu_hours"],
+    }
+    node.children = [_counted(name, windows, count) for name in parts.get(figure, []) if name in windows]
+    return node
+
+
+def _rungs(windows: pd.DataFrame) -> dict[str, float]:
+    """Part of the windows on each rung of the ladder of trust, by GPU-hours."""
+    if "trust" not in windows or not len(windows):
+        return {}
+    weight = windows.groupby(windows.trust.astype(str)).gpu_hours.sum()
+    total = float(weight.sum())
+    return {str(name): float(value) / total for name, value in weight.items()} if total else {}
+
+
+def _leaves(node: Node) -> list[Node]:
+    return [node] if node.row is not None else [leaf for child in node.children for leaf in _leaves(child)]
+
+
+def _shares(root: Node) -> dict[str, float]:
+    """Part of the money by class of its price row."""
+    sums: dict[str, float] = {}
+    for leaf in _leaves(root):
+        sums[leaf.row.trust] = sums.get(leaf.row.trust, 0.0) + abs(leaf.value)
+    total = sum(sums.values())
+    return {name: value / total for name, value in sorted(sums.items())} if total else {}
+
+
+def _warnings(root: Node, stored: RunTerms) -> list[str]:
+    rows = {leaf.row.row: leaf.row for leaf in _leaves(root)}
+    return stale_prices(list(rows.values()), stored.start.date() if stored.start else None)
+
+
+def stale_prices(rows: list[PriceRow], at: date | None) -> list[str]:
+    """A sentence for each price that is more than a year older than the scenario, or that carries no date."""
+    found = []
+    for row in sorted(rows, key=lambda row: row.row):
+        when = row_date(row.as_of)
+        if when is None:
+            if row.trust != "assumption":
+                found.append(f"{row.row}: carries no date")
+        elif at is not None and at - when > STALE_AFTER:
+            years = (at - when).days / 365.25
+            found.append(f"{row.row}: stale, of {row.as_of} and so {years:.1f} years old when the scenario starts")
+    return found

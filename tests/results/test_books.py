@@ -1,0 +1,392 @@
+"""Reprice, explain and export: statements from a stored run, without playing it again."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from factory_sim.errors import PriceError, RunError
+from factory_sim.inputs.money import Money
+from factory_sim.ledger.postings import post
+from factory_sim.results.explain import explain, stale_prices
+from factory_sim.results.reprice import changed_money, money_figures, reprice, run_terms
+from factory_sim.results.store import read_run, write_run
+from factory_sim.results.workbook import write_tables, write_workbook
+
+HOURS = 24 * 8
+MONEY = {
+    "plans": {
+        "chat": {
+            "input_usd_per_million": 0.5, "output_usd_per_million": 2.0, "as_of": "2026-11-01",
+            "tiers": [{"name": "batch", "multiplier": 0.5, "share": 0.25}],
+        },
+        "code": {"list_price": "openai/gpt-oss-120b@groq", "as_of": "2026-11-01"},
+    },
+}  # fmt: skip
+
+
+def _windows(replications=2):
+    rng = np.random.default_rng(4)
+    parts = []
+    for service, stage, gpu in (("chat", "old", "h200"), ("code", "new", "b200")):
+        n = HOURS * replications
+        start_s = np.tile(np.arange(HOURS) * 3600.0, replications)
+        output = rng.uniform(1e6, 1e7, n)
+        parts.append(
+            pd.DataFrame(
+                {
+                    "replication": np.repeat(np.arange(replications), HOURS),
+                    "start_s": start_s,
+                    "end_s": start_s + 3600.0,
+                    "week": (start_s // 604800 + 1).astype(int),
+                    "service": service,
+                    "stage": stage,
+                    "profile": "p",
+                    "gpu": gpu,
+                    "trust": "measured" if service == "chat" else "interpolated",
+                    "replicas": 1.0,
+                    "gpus": 8.0,
+                    "gpu_hours": 8.0,
+                    "gpu_hours_down": 0.1,
+                    "busy_fraction": 0.5,
+                    "requests_arrived": output / 900,
+                    "requests_completed": output / 1000,
+                    "requests_turned_away": 0.0,
+                    "requests_lost": 0.0,
+                    "requests_within_slo": output / 1001,
+                    "input_tokens": output * 1.2,
+                    "cached_input_tokens": output * 0.3,
+                    "output_tokens": output,
+                    "reasoning_tokens": 0.0,
+                    "time_input_s": 900.0,
+                    "time_output_s": 1800.0,
+                    "time_idle_s": 900.0,
+                    "gpu_energy_j": 2e7,
+                    "it_energy_j": 3e7,
+                    "facility_energy_j": 4e7,
+                    "input_energy_j": 5e6,
+                    "output_energy_j": 1e7,
+                    "idle_energy_j": 5e6,
+                }
+            )
+        )
+    return pd.concat(parts, ignore_index=True)
+
+
+def _store(folder, money=MONEY, **demand):
+    windows = _windows()
+    scenario = {
+        "name": "made-up",
+        "seed": 3,
+        "start": "2026-11-02T00:00:00+00:00",
+        "money": Money.model_validate(money).model_dump(mode="json"),
+        "services": {"chat": {"traffic": {"demand": demand}}, "code": {}},
+    }
+    figure = {
+        "figure": "cost",
+        "window": "whole",
+        "service": "all",
+        "value": 1.0,
+        "low": 0.5,
+        "high": 2.0,
+        "unit": "USD",
+    }
+    more = [figure | {"figure": name, "trust": "measured"} for name in ("utilisation", "ttft_p95", "slo_attainment")]
+    write_run(
+        folder,
+        scenario_yaml=yaml.safe_dump(scenario),
+        provenance={},
+        tables={"windows": windows, "postings": post(windows, Money.model_validate(money))},
+        summary={
+            "schema": "factory_sim.summary/1",
+            "scenario": {"name": "made-up", "digest": "d", "seed": 3, "version": "0"},
+            "figures": [figure | {"trust": "measured"}, *more],
+            "checks": [],
+        },
+    )
+    return read_run(folder)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return _store(tmp_path_factory.mktemp("runs") / "run")
+
+
+def value(table, figure, window="whole", service="all", column="value"):
+    found = table[(table.figure == figure) & (table.window == window) & (table.service == service)]
+    return float(found[column].iloc[0])
+
+
+def test_the_same_terms_give_the_same_statement(run):
+    found = reprice(run)
+    pd.testing.assert_frame_equal(found.before, found.after)
+    assert found.reacting == ()
+
+
+def test_doubling_all_prices_doubles_the_statement_exactly(run):
+    found = reprice(run, scales=["prices=2"])
+    for figure in ("revenue", "cost", "margin", "cost_per_million_output_tokens"):
+        for service in ("all", "chat", "code"):
+            assert value(found.after, figure, service=service) == 2 * value(found.before, figure, service=service)
+    assert value(found.after, "gross_margin") == value(found.before, "gross_margin")
+
+
+def test_one_line_can_be_scaled_alone(run):
+    found = reprice(run, scales=["rent=1.5"])
+    assert value(found.after, "cost") == pytest.approx(1.5 * value(found.before, "cost"))
+    assert value(found.after, "revenue") == value(found.before, "revenue")
+    sales = reprice(run, scales=["sales=3", "output_tokens=2"])
+    assert value(sales.after, "cost") == value(sales.before, "cost")
+    assert value(sales.after, "revenue") > 3 * value(sales.before, "revenue")
+
+
+def test_a_setting_reprices_what_it_names(run):
+    found = reprice(run, settings=["plans.chat.output_usd_per_million=4", "money.costs.compute.vintage='2026-04'"])
+    gain = value(found.after, "revenue", service="chat") - value(found.before, "revenue", service="chat")
+    output = run.tables["windows"].query("service == 'chat'").groupby("replication").output_tokens.sum().median()
+    assert gain == pytest.approx(2.0 * output / 1e6 * (0.75 + 0.125), rel=1e-9)
+    assert value(found.after, "cost", service="chat") == pytest.approx(HOURS * 8 * 1.60, rel=1e-9)
+
+
+def test_windows_of_a_statement_add_up(run):
+    table = reprice(run).after
+    weeks = [value(table, "cost", window) for window in ("week_1", "week_2")]
+    assert sum(weeks) == pytest.approx(value(table, "cost"))
+    assert value(table, "cost", "stage_old") == pytest.approx(value(table, "cost", service="chat"))
+    assert value(table, "cost", column="low") <= value(table, "cost", column="high")
+
+
+def test_a_run_whose_demand_saw_the_price_is_marked(tmp_path):
+    assert reprice(_store(tmp_path / "a", price_elasticity=-1.11)).reacting == ("chat",)
+    assert reprice(_store(tmp_path / "b", price_elasticity=0.0)).reacting == ()
+
+
+@pytest.mark.parametrize(
+    ("settings", "scales", "message"),
+    [
+        (["services.chat.slo=3"], [], "changes money only"),
+        (["plans.chat.output_usd=3"], [], r"plans\.chat.*unknown key.*did you mean 'output_usd_per_million'"),
+        (["plans.chat.output_usd_per_million=-3"], [], "greater than or equal to 0"),
+        (["plans.chat.output_usd_per_million"], [], "write path=value"),
+        (["plans.chta.output_usd_per_million=3"], [], "no service of this name; did you mean 'chat'"),
+        (["plans.chat.tiers.bach.share=0.1"], [], "did you mean 'batch'"),
+        ([], ["prices=0"], "factor above 0"),
+        ([], ["price=2"], "did you mean 'prices'"),
+    ],
+)
+def test_wrong_changes_are_refused(run, settings, scales, message):
+    with pytest.raises(PriceError, match=message):
+        reprice(run, settings, scales)
+
+
+def test_money_figures_are_those_of_the_postings(run):
+    terms = run_terms(run.scenario_yaml)
+    windows = run.tables["windows"]
+    postings = post(windows, terms.money, start=terms.start)
+    table = money_figures(windows, postings, postings)
+    cost = postings[postings.debit.str.startswith("cost:")].groupby("replication").amount_nusd.sum().median() / 1e9
+    assert value(table, "cost") == pytest.approx(cost)
+    tokens = windows.groupby("replication").output_tokens.sum()
+    assert value(table, "cost_per_million_output_tokens") == pytest.approx(float((cost / tokens * 1e6).median()))
+
+
+def _adds_up(node):
+    if node.row is not None:
+        assert node.value == pytest.approx(node.quantity * node.row.value, rel=1e-6), node.label
+    elif node.children and node.formula == "sum of the lines":
+        assert node.value == pytest.approx(sum(child.value for child in node.children))
+    for child in node.children:
+        _adds_up(child)
+
+
+@pytest.mark.parametrize(
+    "figure",
+    ["cost", "revenue", "margin", "gross_margin", "cost_per_million_output_tokens", "cost_per_million_tokens",
+     "attributed_cost_per_million_input_tokens", "fully_loaded_cost_per_million_output_tokens", "cost_of_idle_capacity",
+     "energy_contained_in_rent", "cost_reduction_first_to_last_week", "utilisation", "ttft_p95", "slo_attainment"],
+)  # fmt: skip
+def test_a_figure_is_explained_down_to_quantity_times_price(run, figure):
+    if figure == "cost_reduction_first_to_last_week":
+        with pytest.raises(RunError, match="no figure"):
+            explain(run, figure)
+        return
+    found = explain(run, figure)
+    _adds_up(found.root)
+    assert found.trust == pytest.approx({"measured": 0.5, "interpolated": 0.5})
+    if figure not in ("utilisation", "ttft_p95", "slo_attainment"):
+        assert sum(found.shares.values()) == pytest.approx(1)
+
+
+def test_an_explanation_agrees_with_the_statement(run):
+    table = reprice(run).after
+    means = run.tables["windows"].groupby("replication").output_tokens.sum()
+    assert means.nunique() == 2
+    for service in ("all", "chat"):
+        root = explain(run, "cost", service=service).root
+        assert root.value == pytest.approx(value(table, "cost", service=service))
+    week = explain(run, "revenue", window="week_1").root
+    assert week.value == pytest.approx(value(table, "revenue", "week_1"), rel=0.02)
+
+
+def test_assumptions_and_stale_prices_are_named(tmp_path):
+    money = MONEY | {"costs": {"compute": {"kind": "own"}}}
+    found = explain(_store(tmp_path / "own", money), "cost")
+    assert 0 < found.shares["assumption"] < 1
+    assert any("electricity_price_industrial/us-oh/2025-04: stale" in warning for warning in found.warnings)
+    guess = Money.model_validate({"plans": {"chat": {"output_usd_per_million": 1.0, "source": "guess"}}})
+    assert changed_money(guess, [], []).plans["chat"].source == "guess"
+    assert stale_prices([], None) == []
+
+
+def test_unknown_figures_windows_and_services_name_the_closest(run):
+    with pytest.raises(RunError, match="did you mean 'revenue'"):
+        explain(run, "revenu")
+    with pytest.raises(RunError, match="did you mean 'week_2'"):
+        explain(run, "cost", window="week_22")
+    with pytest.raises(RunError, match="did you mean 'chat'"):
+        explain(run, "cost", service="chatt")
+
+
+class _Sheets:
+    """A reckoner for the few formulas that the workbook uses: a second way to its totals."""
+
+    def __init__(self, path):
+        from openpyxl import load_workbook
+
+        self.book = load_workbook(path)
+        self.known = {}
+
+    def cell(self, sheet, name):
+        key = (sheet, name.replace("$", ""))
+        if key not in self.known:
+            found = self.book[sheet][key[1]]
+            formula = isinstance(found.value, str) and found.data_type == "f"
+            self.known[key] = self._formula(sheet, found.value[1:]) if formula else found.value
+        return self.known[key]
+
+    def _span(self, sheet, text):
+        text = text.strip()
+        if "!" in text:
+            sheet, text = text.split("!")
+        return [self.cell(sheet, c.coordinate) for row in self.book[sheet][text.replace("$", "")] for c in row]
+
+    def _formula(self, sheet, text):
+        if match := re.fullmatch(r"SUM\(([A-Z]+\d+:[A-Z]+\d+)\)", text):
+            return sum(v for v in self._span(sheet, match[1]) if v not in ("", None))
+        if text.startswith("SUMIFS("):
+            amounts, *conditions = text[7:-1].split(",")
+            keep = np.ones(len(self._span(sheet, amounts)), dtype=bool)
+            for span, wanted in zip(conditions[::2], conditions[1::2]):
+                right = wanted.strip('"') if wanted.startswith('"') else self.cell(sheet, wanted)
+                keep &= np.array([v == right for v in self._span(sheet, span)])
+            return float(np.array(self._span(sheet, amounts))[keep].sum())
+        if match := re.fullmatch(r'IF\((\w+)=0,"",(.*)\)', text):
+            return "" if self.cell(sheet, match[1]) == 0 else self._formula(sheet, match[2])
+        parts = re.split(r"([*/-])", text) if not re.search(r"e-\d", text) else re.split(r"([*/])", text)
+        result = self._operand(sheet, parts[0])
+        for sign, part in zip(parts[1::2], parts[2::2]):
+            other = self._operand(sheet, part)
+            result = result * other if sign == "*" else result / other if sign == "/" else result - other
+        return result
+
+    def _operand(self, sheet, text):
+        if re.fullmatch(r"[\d.]+(e-?\d+)?", text):
+            return float(text)
+        if "!" in text:
+            sheet, text = text.split("!")
+        return self.cell(sheet, text)
+
+
+def _statement(sheets):
+    page = sheets.book["Statement"]
+    last = page.max_column
+    return {row[0].value: sheets.cell("Statement", row[last - 1].coordinate) for row in page.iter_rows(min_row=2)}
+
+
+@pytest.mark.parametrize("kind", ["rent", "own"])
+def test_the_workbook_says_what_the_ledger_says(tmp_path, kind):
+    run = _store(tmp_path / "run", MONEY | {"costs": {"compute": {"kind": kind}}})
+    path = write_workbook(run, tmp_path / "pack.xlsx")
+    statement = _statement(_Sheets(path))
+    assert statement["Total cost"] == pytest.approx(explain(run, "cost").root.value, rel=1e-9)
+    assert statement["Total revenue"] == pytest.approx(explain(run, "revenue").root.value, rel=1e-9)
+    assert statement["Margin"] == pytest.approx(statement["Total revenue"] - statement["Total cost"])
+    per_million = explain(run, "cost_per_million_output_tokens").root.value
+    assert statement["Cost per million output tokens, USD"] == pytest.approx(per_million, rel=1e-9)
+
+
+def test_changing_a_price_cell_changes_the_statement(tmp_path):
+    run = _store(tmp_path / "run", MONEY | {"costs": {"compute": {"kind": "own"}}})
+    path = write_workbook(run, tmp_path / "pack.xlsx")
+    before = _statement(_Sheets(path))
+    sheets = _Sheets(path)
+    prices = {row[0].value: row[1] for row in sheets.book["Prices"].iter_rows(min_row=2)}
+    prices["purchase_price_market/b200/2026-06"].value *= 2
+    prices["plan/chat/output_tokens"].value = 20e-6
+    after = _statement(sheets)
+    expected = reprice(run, ["plans.chat.output_usd_per_million=20"])
+    assert after["Total revenue"] == pytest.approx(value(expected.after, "revenue"), rel=0.02)
+    assert after["Total revenue"] > 2 * before["Total revenue"]
+    assert after["Depreciation of owned machines"] > before["Depreciation of owned machines"]
+    assert after["Cost of capital"] > before["Cost of capital"]
+    assert after["Facility"] == before["Facility"]
+
+
+def test_a_workbook_is_never_written_over_by_accident(run, tmp_path):
+    path = tmp_path / "pack.xlsx"
+    write_workbook(run, path)
+    content = path.read_bytes()
+    with pytest.raises(RunError, match="--force"):
+        write_workbook(run, path)
+    (tmp_path / ".~lock.pack.xlsx#").touch()
+    with pytest.raises(RunError, match="is open in another program"):
+        write_workbook(run, path, force=True)
+    assert path.read_bytes() == content
+    with pytest.raises(RunError, match=r"ends in \.xlsx"):
+        write_workbook(run, tmp_path / "pack.ods")
+    with pytest.raises(RunError, match="cannot be written"):
+        write_workbook(run, tmp_path / "missing" / "pack.xlsx")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".~lock.pack.xlsx#", "pack.xlsx"]
+
+
+def test_words_are_never_formulas(tmp_path):
+    money = json.loads(json.dumps(MONEY))
+    money["plans"]["chat"]["source"] = '=HYPERLINK("http://example.com")'
+    path = write_workbook(_store(tmp_path / "run", money), tmp_path / "pack.xlsx")
+    from openpyxl import load_workbook
+
+    sources = [row[7] for row in load_workbook(path)["Prices"].iter_rows(min_row=2)]
+    assert any(str(cell.value).startswith("=HYPERLINK") for cell in sources)
+    assert all(cell.data_type == "s" for cell in sources)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_the_pack_as_tables(run, tmp_path, kind):
+    paths = write_tables(run, tmp_path / "pack", kind)
+    assert [path.name for path in paths] == [f"{name}.{kind}" for name in ("prices", "quantities", "traffic")]
+    read = pd.read_csv if kind == "csv" else pd.read_parquet
+    quantities, prices = read(paths[1]), read(paths[0]).set_index("row")
+    again = quantities.quantity * quantities.price_row.map(prices.value)
+    assert again.to_numpy() == pytest.approx(quantities.usd.to_numpy(), rel=1e-6)
+    with pytest.raises(RunError, match="already there"):
+        write_tables(run, tmp_path / "pack", kind)
+
+
+def test_libreoffice_reckons_the_same(run, tmp_path):
+    office = shutil.which("soffice") or shutil.which("libreoffice")
+    if office is None:
+        pytest.skip("LibreOffice is not installed")
+    path = write_workbook(run, tmp_path / "pack.xlsx")
+    convert = [office, "--headless", "--convert-to", "xlsx:Calc MS Excel 2007 XML", "--outdir", str(tmp_path / "out")]
+    subprocess.run([*convert, str(path)], check=True, capture_output=True, timeout=120)
+    from openpyxl import load_workbook
+
+    page = load_workbook(tmp_path / "out" / "pack.xlsx", data_only=True)["Statement"]
+    reckoned = {row[0].value: row[page.max_column - 1].value for row in page.iter_rows(min_row=2)}
+    for label, number in _statement(_Sheets(path)).items():
+        assert reckoned[label] == pytest.approx(number, rel=1e-9), label

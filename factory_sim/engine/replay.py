@@ -12,7 +12,7 @@ import numpy as np
 from factory_sim.engine.journal import Journal
 from factory_sim.engine.kernel import Requests
 from factory_sim.engine.resolve import ResolvedService, ResolvedStage
-from factory_sim.engine.rows import facts_row
+from factory_sim.engine.rows import window_facts
 from factory_sim.engine.stage_pool import StagePool
 from factory_sim.errors import ScenarioError
 from factory_sim.inputs.scenario import Scenario
@@ -70,7 +70,7 @@ def _replay_service(scenario: Scenario, service: ResolvedService, journal: Journ
     )
     journal.note(0.0, "stage_begins", pool.name, "initial", f"{stage.stage.gpus} GPUs from the start")
     pool.pool.offer(requests)
-    pool.count(requests.isl, requests.osl)
+    pool.played_requests += len(requests)
     _play_out(scenario, service, stage, pool, len(requests))
     journal.audits.append(pool.audit())
 
@@ -90,16 +90,8 @@ def _play_out(
             end_s = max(float(done["finish_s"].max()), start_s + 1.0)
         facts = pool.facts(requests / (end_s * stage.instances), end_s - start_s, before, after, done)
         pool.played_windows += 1
-        row = facts_row(
-            service.name,
-            stage,
-            facts.values,
-            start_s,
-            end_s,
-            stage.instances,
-            0,
-            journal.replication,
-            scenario.site.pue,
+        row = window_facts(
+            scenario, service.name, stage, facts.values, start_s, end_s, stage.instances, 0, journal.replication
         )
         arrived, instance_s = row["requests_arrived"], row["instance_s"]
         journal.windows.append(

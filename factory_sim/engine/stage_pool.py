@@ -32,6 +32,8 @@ COUNTS = (
 )  # fmt: skip
 """Values of a window that are rates per instance and second; the others are time averages."""
 AVERAGES = ("busy", "input_time", "output_time", "decode_sequences", "in_system")
+BEGUN = (2, 3, 4)
+"""Statuses of requests that may have been served in part: timed out, lost, cancelled."""
 SAME_LOAD = 1e-6
 """Loads that differ by less than this fraction are the same load."""
 
@@ -78,7 +80,7 @@ class StagePool:
         self.seeds = np.zeros(0, np.int64)
         self.clock_s = 0.0
         self.load = 0.0
-        self.tokens_seen = {"isl": 0, "osl": 0}
+        self.tokens_left = {"isl_completed": 0, "isl_partial": 0, "osl_emitted": 0}
 
     def serve(self, rate_per_s: float, duration_s: float, of: int) -> list[tuple[float, Facts]]:
         """The played windows, with weights that sum to one, that stand for `duration_s` seconds at `rate_per_s`
@@ -146,13 +148,7 @@ class StagePool:
         """Add requests in the middle of their answers, so that a higher load starts near its steady state."""
         requests = in_progress(self.rng, self.lengths, self.system, missing, self.clock_s)
         self.seeds = np.append(self.seeds, self.pool.offer(requests))
-        self.count(requests.isl, requests.osl)
-
-    def count(self, isl: np.ndarray, osl: np.ndarray) -> None:
-        """Note what was offered, for the conservation checks."""
-        self.played_requests += len(isl)
-        self.tokens_seen["isl"] += int(isl.sum())
-        self.tokens_seen["osl"] += int(osl.sum())
+        self.played_requests += len(requests)
 
     def _offer(self, rate: float, duration_s: float, share: float) -> None:
         times = arrival_times(self.rng, rate * self.kept / share, duration_s, self.burstiness, share=share)
@@ -161,11 +157,16 @@ class StagePool:
         isl = np.minimum(isl, self.system.max_context_tokens - osl)
         steps = decode_steps(osl, self.system.tokens_per_step, self.rng)
         self.pool.offer(Requests(arrival_s=times, isl=isl, osl=osl, decode_steps=steps))
-        self.count(isl, osl)
+        self.played_requests += len(times)
 
     def collect(self) -> dict[str, np.ndarray]:
+        """Take the requests that left since the last call, and add them to the totals of the conservation checks."""
         done = self.pool.finished()
         self.sojourn_s += float((done["finish_s"] - done["arrival_s"]).sum())
+        completed, begun = done["status"] == 0, np.isin(done["status"], BEGUN)
+        self.tokens_left["isl_completed"] += int(done["isl"][completed].sum())
+        self.tokens_left["isl_partial"] += int(done["isl"][begun].sum())
+        self.tokens_left["osl_emitted"] += int(done["output_tokens"].sum())
         return done
 
     def facts(self, rate: float, window_s: float, before: dict, after: dict, done: dict) -> Facts:
@@ -238,8 +239,8 @@ class StagePool:
                 name: totals[name]
                 for name in ("arrived", "completed", "rejected", "timed_out", "lost", "cancelled", "in_system")
             },
-            "isl_offered": self.tokens_seen["isl"],
-            "osl_offered": self.tokens_seen["osl"],
+            **self.tokens_left,
+            "wasted_tokens": round(totals["wasted_tokens"]),
             "input_tokens_computed": int(totals["prefill_tokens"].sum() - totals["recomputed_tokens"].sum()),
             "input_tokens_cached": int(totals["cached_tokens"].sum()),
             "recomputed_tokens": int(totals["recomputed_tokens"].sum()),

@@ -74,6 +74,8 @@ def milliseconds(metrics: Metrics, *names: str) -> float | None:
     for name in names:
         if name in metrics:
             mean, unit, _ = metrics[name]
+            if unit == "ms":
+                return _positive(mean)
             found = seconds(mean, unit)
             if found is not None and found > 0:
                 return found * 1000

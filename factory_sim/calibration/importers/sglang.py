@@ -133,6 +133,11 @@ def _unstreamed(document: dict[str, Any], facts: dict[str, Any], where: str, rep
                     "are missing")
 
 
+def _distribution(spread: float) -> str:
+    """Name of the lengths that are drawn uniformly from `spread` x L to L."""
+    return "fixed" if spread == 1 else f"uniform[{spread:g}*L,L]"
+
+
 def _setting(document: dict[str, Any], server: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
     layout = {name: size for name, key in (("tp", "tp_size"), ("pp", "pp_size"), ("dp", "dp_size"), ("ep", "ep_size"))
               if (size := count(server.get(key)))}
@@ -156,7 +161,7 @@ def _setting(document: dict[str, Any], server: dict[str, Any], config: dict[str,
         "request_rate_set_per_s": positive(document.get("request_rate")),
         "isl": isl if random else None,
         "osl": osl if random else None,
-        "length_distribution": f"uniform[{spread:g}*L,L]" if random and spread is not None else None,
+        "length_distribution": _distribution(spread) if random and spread is not None else None,
         "tokens_per_step": positive(document.get("accept_length")),
         "label": document.get("tag") if isinstance(document.get("tag"), str) else "",
         "extra": {"slo_attainment": number(document.get("slo_attainment"))} if "slo_attainment" in document else {},

@@ -171,7 +171,9 @@ def decode(data, position: int, window: int = _WINDOW_BYTES) -> tuple[Any, int]:
             continue
         except RecursionError:
             raise JsonBad(position, "is nested too deeply") from None
-        if end == len(text) and not whole:
+        if end == len(text) and isinstance(value, int | float):  # its last digits may stand behind the end
+            if whole:
+                raise JsonCut(size, "inside a number")
             window *= 4
             continue
         return value, position + (end if text.isascii() else len(text[:end].encode()))

@@ -1,13 +1,10 @@
 """Heaps, lists and the tournament that orders workers by their next step end. Jitted, arrays only."""
 
-from numba import njit
-
+from factory_sim.engine.kernel.jit import cold, hot
 from factory_sim.engine.kernel.state import FREE
 
-_jit = njit(cache=True, nogil=True)
 
-
-@_jit
+@hot
 def heap_push(keys, items, first, size, key, item):
     """Push onto the binary heap of `size` entries that starts at `first`; the caller counts the new size."""
     i = size
@@ -22,7 +19,7 @@ def heap_push(keys, items, first, size, key, item):
     items[first + i] = item
 
 
-@_jit
+@hot
 def heap_remove(keys, items, first, size, i):
     """Remove entry `i` of the heap of `size` entries; the caller counts the new size."""
     last = size - 1
@@ -52,7 +49,7 @@ def heap_remove(keys, items, first, size, i):
     items[first + i] = item
 
 
-@_jit
+@hot
 def set_end(tree_s, tree_worker, leaves, w, end_s):
     """Record that worker `w`'s step ends at `end_s` and replay its matches; ties go to the lower index."""
     i = leaves + w
@@ -66,7 +63,7 @@ def set_end(tree_s, tree_worker, leaves, w, end_s):
         tree_worker[i] = tree_worker[child]
 
 
-@_jit
+@cold
 def _before(a_s, a_kind, a_seq, b):
     if a_s != b["time_s"]:
         return a_s < b["time_s"]
@@ -75,7 +72,7 @@ def _before(a_s, a_kind, a_seq, b):
     return a_seq < b["seq"]
 
 
-@_jit
+@cold
 def _copy_timer(timers, to, of):
     timers[to]["time_s"] = timers[of]["time_s"]
     timers[to]["kind"] = timers[of]["kind"]
@@ -84,7 +81,7 @@ def _copy_timer(timers, to, of):
     timers[to]["stamp"] = timers[of]["stamp"]
 
 
-@_jit
+@cold
 def timer_push(pool, timers, time_s, kind, slot, stamp):
     """Add a timer; order is (time, kind, sequence)."""
     seq = pool["timer_seq"]
@@ -104,7 +101,7 @@ def timer_push(pool, timers, time_s, kind, slot, stamp):
     timers[i]["stamp"] = stamp
 
 
-@_jit
+@cold
 def timer_pop(pool, timers):
     """Remove the first timer."""
     last = pool["n_timers"] - 1
@@ -136,7 +133,7 @@ def timer_pop(pool, timers):
     timers[i]["stamp"] = stamp
 
 
-@_jit
+@hot
 def slot_take(pool, slots):
     """Take a slot from the free list (the caller made sure there is one)."""
     s = pool["free_head"]
@@ -145,7 +142,7 @@ def slot_take(pool, slots):
     return s
 
 
-@_jit
+@hot
 def slot_give(pool, slots, s):
     """Return a slot to the free list."""
     slots[s]["state"] = FREE
@@ -155,7 +152,7 @@ def slot_give(pool, slots, s):
     pool["n_free"] += 1
 
 
-@_jit
+@hot
 def queue_append(queues, slots, w, s):
     """Put a request last in the queue of its priority class at worker `w`."""
     q = queues[w, slots[s]["priority"]]
@@ -169,7 +166,7 @@ def queue_append(queues, slots, w, s):
     q["tail"] = s
 
 
-@_jit
+@cold
 def queue_prepend(queues, slots, w, s):
     """Put a request first in the queue of its priority class at worker `w`."""
     q = queues[w, slots[s]["priority"]]
@@ -183,7 +180,7 @@ def queue_prepend(queues, slots, w, s):
     q["head"] = s
 
 
-@_jit
+@hot
 def queue_remove(queues, slots, w, s):
     """Take a request out of its queue, wherever it stands."""
     q = queues[w, slots[s]["priority"]]
@@ -199,7 +196,7 @@ def queue_remove(queues, slots, w, s):
         q["tail"] = before
 
 
-@_jit
+@hot
 def queue_first(queues, w, classes):
     """First waiting request of the most urgent class, or -1."""
     for c in range(classes):
@@ -209,7 +206,7 @@ def queue_first(queues, w, classes):
     return -1
 
 
-@_jit
+@hot
 def running_append(worker, slots, s):
     """Put a request last (newest) in the list of running ones."""
     newest = worker["newest"]
@@ -222,7 +219,7 @@ def running_append(worker, slots, s):
     worker["ids"] += slots[s]["ids_n"]
 
 
-@_jit
+@hot
 def running_remove(worker, slots, s):
     """Take a request out of the list of running ones."""
     before = slots[s]["prev"]

@@ -6,20 +6,17 @@ block), and the sum is formed only when memory is within one block a sequence of
 `pinned_blocks`; those that nobody uses, `cached_blocks`, give way (`prefix.py`).
 """
 
-from numba import njit
-
+from factory_sim.engine.kernel.jit import cold, hot
 from factory_sim.engine.kernel.state import EVENT_END, UNIT
 
-_jit = njit(cache=True, nogil=True)
 
-
-@_jit
+@hot
 def blocks_of(tokens, block_tokens):
     """Blocks that hold `tokens` tokens."""
     return -((-tokens) // block_tokens)
 
 
-@_jit
+@cold
 def decoding_blocks(worker, slots, items, block_tokens, ahead):
     """Private blocks that the decoding sequences need during the step `ahead` steps from now (0: the next one)."""
     unit_block = block_tokens * UNIT
@@ -34,7 +31,7 @@ def decoding_blocks(worker, slots, items, block_tokens, ahead):
     return total
 
 
-@_jit
+@hot
 def fits(worker, slots, items, block_tokens, ahead, extra):
     """Whether the batch, `ahead` steps from now, and `extra` blocks fit together."""
     free = worker["capacity_blocks"] - worker["prefill_blocks"] - worker["pinned_blocks"] - extra
@@ -49,7 +46,7 @@ def fits(worker, slots, items, block_tokens, ahead, extra):
     return decoding_blocks(worker, slots, items, block_tokens, ahead) <= free
 
 
-@_jit
+@hot
 def steps_that_fit(worker, slots, items, block_tokens, steps):
     """How many of the next `steps` decode steps (the first is known to fit) can be played before blocks run out.
 

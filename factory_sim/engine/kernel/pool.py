@@ -1,19 +1,28 @@
 """A pool of serving instances behind one router: the face of the kernel."""
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
 
-from factory_sim.engine.kernel.loop import play, settle
+from factory_sim.engine.kernel.loop import operate, play, settle
+from factory_sim.engine.kernel.prefix import rehash
 from factory_sim.engine.kernel.router import ROUTERS
 from factory_sim.engine.kernel.state import (
+    ACCEPT,
+    ATTEMPTS,
+    AWAY,
+    BACKLOG,
     COUNTERS,
     DONE,
     FINISHED,
+    FREE,
     INSTANCE,
     NEED_OFFERS,
+    NODE,
+    NODES_FULL,
     OFFER,
     OUT_FULL,
     POOL,
@@ -21,9 +30,13 @@ from factory_sim.engine.kernel.state import (
     ROLE_BOTH,
     ROLE_DECODE,
     ROLE_PREFILL,
+    SET_SPEED,
     SLOT,
     SLOTS_FULL,
+    STOP_GRACEFULLY,
+    STOP_LOSING,
     TIMER,
+    TIMER_SESSION,
     TIMERS_FULL,
     UNIT,
     WORKER,
@@ -35,7 +48,13 @@ from factory_sim.streams import stream
 _ROLES = {"both": ROLE_BOTH, "prefill": ROLE_PREFILL, "decode": ROLE_DECODE}
 _CHUNK = 65536
 _MOST_TOKENS = 1 << 37
-_POOL_TOTALS = ("arrived", "admitted", "completed", "rejected", "timed_out", "lost", "cancelled", "too_long")
+_POOL_TOTALS = (
+    "arrived", "admitted", "completed", "rejected", "timed_out", "lost", "cancelled", "too_long", "retried"
+)  # fmt: skip
+_ARRAYS = (
+    "pool", "workers", "instances", "queues", "slots", "offers", "parked", "timers", "finished", "starting", "keys",
+    "items", "base", "tree_s", "tree_worker", "nodes", "buckets", "ids",
+)  # fmt: skip
 
 
 @dataclass
@@ -43,11 +62,11 @@ class Requests:
     """Requests in order of arrival: arrays of one length n, sorted by `arrival_s` (ties in index order)."""
 
     arrival_s: np.ndarray
-    """float64: time of arrival at the router, seconds."""
+    """float64: time of arrival at the router, seconds. Not read where `after` names an earlier request."""
     isl: np.ndarray
     """int64 >= 1: prompt tokens."""
     osl: np.ndarray
-    """int64 >= 1: answer tokens; the first comes out of the prefill."""
+    """int64 >= 1: answer tokens, reasoning included; the first comes out of the prefill."""
     decode_steps: np.ndarray | None = None
     """int64: decode steps to produce the other osl - 1 tokens (fewer with speculation); None means osl - 1."""
     cached_tokens: np.ndarray | None = None
@@ -56,6 +75,24 @@ class Requests:
     """int: class, 0 most urgent; None means all 0."""
     service: np.ndarray | None = None
     """int: label handed back with the result; None means all 0."""
+    patience_s: np.ndarray | None = None
+    """float64: seconds after its arrival at which the client goes away and the request is cancelled; inf: never."""
+    reasoning_tokens: np.ndarray | None = None
+    """int64: leading answer tokens that are hidden reasoning; fewer than osl."""
+    session: np.ndarray | None = None
+    """int64 >= 0: key for the router session_affinity; -1: none."""
+    after: np.ndarray | None = None
+    """int64: index (in these requests, smaller than its own) of the request that this one follows: it arrives
+    `think_s` after that one left, however it left; -1: none."""
+    think_s: np.ndarray | None = None
+    """float64: think time after the request named in `after`, seconds."""
+    batch: np.ndarray | None = None
+    """bool: batch jobs, which use idle capacity where the pool has a `batch_limit`."""
+    block_ids: np.ndarray | None = None
+    """int64 >= 0, one after the other for all requests: ids of the prompt's leading blocks of `prefix_block_tokens`
+    tokens; equal ids mean an equal prefix up to and including that block. May go on into the answer."""
+    block_starts: np.ndarray | None = None
+    """int64, length n + 1: request i has block_ids[block_starts[i]:block_starts[i + 1]]."""
 
     def __len__(self) -> int:
         return len(self.arrival_s)
@@ -67,6 +104,12 @@ class Pool:
     `systems` lists (system, number of instances); instances are numbered in that order. Time runs forward only:
     `offer` requests, `advance` to a time, read `finished` and `totals`. Advancing in pieces gives the same bits as
     advancing at once.
+
+    What one worker does at a step start: its decoding sequences go first (the newest of the least urgent class are
+    preempted if their KV outgrows the memory); the rest of `max_batched_tokens` goes to prompts in prefill, then to
+    waiting requests, by class and first come first served, while `max_sequences` and KV memory last. A prompt's KV is
+    reserved when it is admitted. The step that completes a prompt emits the first token. No request is admitted in a
+    step that preempted.
     """
 
     def __init__(
@@ -79,32 +122,73 @@ class Pool:
         queue_limit: int = 0,
         timeout_s: float = math.inf,
         priority_classes: int = 4,
+        prefill_first: bool = False,
+        swap_s_per_token: float = 0.0,
+        retries: int = 0,
+        retry_after_s: float = 1.0,
+        retry_backoff: float = 2.0,
+        prefix_cache: bool = False,
+        prefix_block_tokens: int = 512,
+        host_cache_tokens: int = 0,
+        host_cache_s_per_token: float = 0.0,
+        signal_age_s: float = 0.0,
+        batch_limit: int = 0,
+        costs: Sequence[float] | None = None,
+        promise_outstanding: Sequence[int] | None = None,
     ):
         """Build an empty pool at time 0.
 
         Parameters
         ----------
-        router : one of `ROUTERS`.
+        router : one of `ROUTERS`. cost_aware needs `costs` and `promise_outstanding`.
         block_tokens : tokens of one KV block.
         queue_limit : waiting requests at one instance beyond which it turns new ones away; 0 means no limit.
-        timeout_s : seconds after arrival at which a request that was never scheduled gives up.
+        timeout_s : seconds in an instance's care after which a request that was never scheduled gives up.
         priority_classes : classes of `Requests.priority`.
+        prefill_first : prompts are prefilled in steps of their own while decoding waits (SGLang's default order).
+        swap_s_per_token : seconds to copy one token's KV to host memory, and again back; a preempted sequence is then
+            swapped, not recomputed. 0 means recomputation.
+        retries : how often a client whose request was refused, timed out or lost tries again.
+        retry_after_s, retry_backoff : wait before the first retry, and its factor from one retry to the next.
+        prefix_cache : reuse the blocks named in `Requests.block_ids`, least recently used out first.
+        prefix_block_tokens : tokens of one such block, a multiple of `block_tokens`.
+        host_cache_tokens : tokens of a worker's second cache tier (0: none), exclusive of the first.
+        host_cache_s_per_token : seconds to load one token's KV from there.
+        signal_age_s : the router sees the loads as they were at the last multiple of this time; 0: as they are.
+        batch_limit : batch jobs go to an instance that has fewer than this many requests, and wait otherwise; they
+            give way where an interactive request lacks a slot or memory. 0: batch jobs are served like any other.
+        costs : one a system, in any unit: the router cost_aware prefers the least.
+        promise_outstanding : one a system: requests in an instance's care up to which it keeps the promise.
 
-        Raises CapacityError if a worker cannot run a step, ScenarioError on an unknown router.
+        Raises CapacityError if a worker cannot run a step, ScenarioError on wrong options.
         """
         if router not in ROUTERS:
             raise ScenarioError(f"router: {router!r} is not known{closest(router, ROUTERS)}")
-        expanded = [system for system, count in systems for _ in range(count)]
+        if prefix_block_tokens < 1 or prefix_block_tokens % block_tokens:
+            raise ScenarioError(
+                f"prefix_block_tokens: {prefix_block_tokens} is not a multiple of block_tokens, {block_tokens}"
+            )
+        if not 0 <= retries < ATTEMPTS - 1:
+            raise ScenarioError(f"retries: must be 0 to {ATTEMPTS - 2}, found {retries}")
+        for name, values in (("costs", costs), ("promise_outstanding", promise_outstanding)):
+            if router == "cost_aware" and (values is None or len(values) != len(systems)):
+                raise ScenarioError(f"{name}: the router cost_aware needs one for each of the {len(systems)} systems")
+        expanded = [k for k, (_, count) in enumerate(systems) for _ in range(count)]
         if not expanded:
             raise CapacityError("a pool needs at least one instance")
-        self.systems = list(systems)
         self.router = router
+        self._prefix_cache = prefix_cache
         self._draws = stream(seed, "router") if router in ("random", "power_of_two") else None
         self._waiting_offers: list[np.ndarray] = []
         self._next_id = 0
         self._last_arrival_s = 0.0
+        self._most_children = 1
+        self._ids_live = 0
         self._left: list[np.ndarray] = []
-        self._build_workers(expanded, block_tokens)
+        self._build_workers([systems[k][0] for k in expanded], block_tokens)
+        if costs is not None and promise_outstanding is not None:
+            self._instances["cost"] = [costs[k] for k in expanded]
+            self._instances["promise"] = [promise_outstanding[k] for k in expanded]
         n_workers = len(self._workers)
         leaves = 1 << max(1, (n_workers - 1).bit_length())
         self._tree_s = np.full(2 * leaves, np.inf)
@@ -115,24 +199,49 @@ class Pool:
         self._starting = np.zeros(n_workers, np.int64)
         self._queues = np.zeros((n_workers, priority_classes), QUEUE)
         self._queues["head"] = self._queues["tail"] = -1
-        margin = int(self._workers["max_sequences"].max()) + 8
         pool = np.zeros(1, POOL)
-        pool["timeout_s"] = timeout_s
-        pool["router"] = ROUTERS[router]
-        pool["queue_limit"] = queue_limit
-        pool["block_tokens"] = block_tokens
-        pool["n_instances"] = len(expanded)
-        pool["n_workers"] = n_workers
-        pool["leaves"] = leaves
-        pool["classes"] = priority_classes
-        pool["free_head"] = -1
-        pool["out_margin"] = margin
         self._pool = pool
+        for name, value in (
+            ("timeout_s", timeout_s),
+            ("router", ROUTERS[router]),
+            ("queue_limit", queue_limit),
+            ("block_tokens", block_tokens),
+            ("prefix_tokens", prefix_block_tokens),
+            ("prefill_first", prefill_first),
+            ("swap_s_per_token", swap_s_per_token),
+            ("retries", retries),
+            ("retry_after_s", retry_after_s),
+            ("retry_backoff", retry_backoff),
+            ("host_blocks", min(host_cache_tokens, _MOST_TOKENS) // block_tokens if prefix_cache else 0),
+            ("host_s_per_token", host_cache_s_per_token),
+            ("signal_age_s", signal_age_s),
+            ("batch_limit", batch_limit),
+            ("n_instances", len(expanded)),
+            ("n_workers", n_workers),
+            ("leaves", leaves),
+            ("classes", priority_classes),
+            ("free_head", -1),
+            ("free_node", -1),
+            ("backlog_head", -1),
+            ("backlog_tail", -1),
+        ):
+            pool[name] = value
+        self._set_margins()
         self._slots = np.zeros(0, SLOT)
         self._grow_slots(1024)
-        self._timers = np.zeros(1024 + margin, TIMER)
+        margin = int(pool["out_margin"][0])
+        self._timers = np.zeros(1024 + int(pool["timer_margin"][0]), TIMER)
         self._finished = np.zeros(4096 + 2 * margin, FINISHED)
         self._offers = np.zeros(0, OFFER)
+        self._parked = np.zeros(0, OFFER)
+        self._ids = np.zeros(0, np.int64)
+        self._nodes = np.zeros(0, NODE)
+        self._grow_nodes(1)
+
+    def _set_margins(self) -> None:
+        most = int(self._workers["max_sequences"].max())
+        self._pool["out_margin"] = most + 8
+        self._pool["timer_margin"] = (most + 8) * self._most_children
 
     # -- construction ------------------------------------------------------------------------------------------------
 
@@ -178,7 +287,7 @@ class Pool:
                     row["cost_kv_s"] = step.kv_s
                     row["cost_prefill_s"] = step.prefill_s
                     row["cost_pair_s"] = step.pair_s
-                    row["slow"] = 1.0
+                    row["slow"] = row["next_slow"] = 1.0
                     row["end_s"] = np.inf
                     row["instance"] = i
                     row["role"] = _ROLES[kind.role]
@@ -189,8 +298,10 @@ class Pool:
                     row["heap_offset"] = heap_size
                     row["tokens_per_sequence"] = step.tokens_per_sequence
                     row["attention_cap"] = step.attention_cap_tokens
-                    row["newest"] = row["prefill_head"] = row["prefill_tail"] = -1
-                    heap_size += sequences * (2 if step.attention_cap_tokens else 1) + 1
+                    for name in ("newest", "prefill_head", "prefill_tail", "lru_head", "lru_tail", "host_head"):
+                        row[name] = -1
+                    row["host_tail"] = -1
+                    heap_size += sequences * (3 if step.attention_cap_tokens else 2) + 1
                     rows.append(row)
         self._instances = instances
         self._workers = np.concatenate(rows)
@@ -209,6 +320,20 @@ class Pool:
         self._pool["n_free"] += more
         self._slots = slots
 
+    def _grow_nodes(self, more: int) -> None:
+        old = len(self._nodes)
+        nodes = np.zeros(old + more, NODE)
+        nodes[:old] = self._nodes
+        nodes["id"][old:] = -1
+        nodes["after"][old:] = np.arange(old + 1, old + more + 1)
+        nodes["after"][-1] = self._pool["free_node"][0]
+        self._pool["free_node"] = old
+        self._pool["n_free_nodes"] += more
+        self._nodes = nodes
+        self._buckets = np.full(1 << (2 * len(nodes) - 1).bit_length(), -1, np.int64)
+        self._pool["bucket_mask"] = len(self._buckets) - 1
+        rehash(self._pool, self._nodes, self._buckets)
+
     # -- requests in and out -----------------------------------------------------------------------------------------
 
     def offer(self, requests: Requests) -> np.ndarray:
@@ -217,20 +342,88 @@ class Pool:
         ids = np.arange(self._next_id, self._next_id + n)
         if n == 0:
             return ids
-        offers = _pack(requests, int(self._pool["classes"][0]))
-        if offers["arrival_s"][0] < max(self.time_s, self._last_arrival_s):
-            raise ScenarioError(
-                f"requests: the first arrives at {offers['arrival_s'][0]} s, before what was played or offered "
-                f"({max(self.time_s, self._last_arrival_s)} s)"
-            )
+        offers, follows = pack(requests, int(self._pool["classes"][0]))
         offers["id"] = ids
+        begins = np.flatnonzero(follows < 0)
+        if len(begins):
+            first_s = offers["arrival_s"][begins[0]]
+            if first_s < max(self.time_s, self._last_arrival_s):
+                raise ScenarioError(
+                    f"requests: the first arrives at {first_s} s, before what was played or offered "
+                    f"({max(self.time_s, self._last_arrival_s)} s)"
+                )
+            self._last_arrival_s = float(offers["arrival_s"][begins[-1]])
         if self._draws is not None:
             draws = self._draws.random((n, 2))
             offers["draw_1"], offers["draw_2"] = draws[:, 0], draws[:, 1]
+        if self._prefix_cache and requests.block_ids is not None:
+            self._add_ids(offers, np.asarray(requests.block_ids, dtype=np.int64), requests.block_starts)
+        if len(begins) < n:
+            offers = self._park(offers, follows)
         self._next_id += n
-        self._last_arrival_s = float(offers["arrival_s"][-1])
         self._waiting_offers.append(offers)
         return ids
+
+    def _pending(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """All rows that may still be played, as (array, mask): offers to come, parked ones, requests in flight."""
+        used = np.arange(len(self._offers)) >= self._pool["next_offer"][0]
+        rows = [(offers, np.ones(len(offers), bool)) for offers in self._waiting_offers]
+        rows.append((self._offers, used))
+        rows.append((self._parked, self._parked["live"] != 0))
+        rows.append((self._slots, self._slots["state"] != FREE))
+        return rows
+
+    def _add_ids(self, offers: np.ndarray, ids: np.ndarray, starts: np.ndarray | None) -> None:
+        """Append block ids; once most of the old ones belong to requests that are gone, keep only the rest."""
+        n = len(offers)
+        starts = np.asarray(starts, dtype=np.int64) if starts is not None else np.zeros(0, np.int64)
+        if len(starts) != n + 1 or np.any(np.diff(starts) < 0) or starts[0] != 0 or starts[-1] != len(ids):
+            raise ScenarioError("requests.block_starts: must rise from 0 to the number of block_ids in n + 1 values")
+        if len(ids) and ids.min() < 0:
+            raise ScenarioError("requests.block_ids: must be >= 0")
+        if len(self._ids) > 2 * self._ids_live + (1 << 20):
+            kept, at = [], 0
+            for rows, mask in self._pending():
+                which = np.flatnonzero(mask & (rows["ids_n"] > 0))
+                lengths = rows["ids_n"][which]
+                places = at + np.cumsum(lengths) - lengths
+                total = int(lengths.sum())
+                kept.append(self._ids[np.repeat(rows["ids_at"][which] - (places - at), lengths) + np.arange(total)])
+                rows["ids_at"][which] = places
+                at += total
+            self._ids = np.concatenate(kept)
+            self._ids_live = at
+        offers["ids_at"] = starts[:-1] + len(self._ids)
+        offers["ids_n"] = np.diff(starts)
+        self._ids = np.concatenate([self._ids, ids])
+
+    def _park(self, offers: np.ndarray, follows: np.ndarray) -> np.ndarray:
+        """Move requests that follow others to the table of parked ones; return the rest."""
+        if len(self._parked) > 2 * self._pool["live_parked"][0] + 65536:
+            live = self._parked["live"] != 0
+            place = np.cumsum(live) - 1
+            for rows, mask in self._pending():
+                for name in ("child", "sibling"):
+                    if name in rows.dtype.names:
+                        which = np.flatnonzero(mask & (rows[name] >= 0))
+                        rows[name][which] = place[rows[name][which]]
+            timers = self._timers[: self._pool["n_timers"][0]]
+            which = np.flatnonzero(timers["kind"] == TIMER_SESSION)
+            timers["slot"][which] = place[timers["slot"][which]]
+            self._parked = self._parked[live]
+        behind = np.flatnonzero(follows >= 0)
+        behind = behind[np.argsort(follows[behind], kind="stable")]
+        parents = follows[behind]
+        rows = len(self._parked) + np.arange(len(behind))
+        first = np.r_[True, parents[1:] != parents[:-1]]
+        offers["child"][parents[first]] = rows[first]
+        offers["sibling"][behind[:-1]] = np.where(first[1:], -1, rows[1:])
+        offers["live"][behind] = 1
+        self._most_children = max(self._most_children, int(np.bincount(parents).max()))
+        self._set_margins()
+        self._parked = np.concatenate([self._parked, offers[behind]])
+        self._pool["live_parked"] += len(behind)
+        return offers[follows < 0]
 
     def _feed(self) -> None:
         """Hand the next chunk of offers to the kernel, whose own are all used up."""
@@ -264,9 +457,9 @@ class Pool:
         pool["more_offers"] = 1 if self._waiting_offers else 0
         while True:
             why = play(
-                pool, self._workers, self._instances, self._queues, self._slots, self._offers, self._timers,
-                self._finished, self._starting, self._keys, self._items, self._base, self._tree_s, self._tree_worker,
-                until_s,
+                pool, self._workers, self._instances, self._queues, self._slots, self._offers, self._parked,
+                self._timers, self._finished, self._starting, self._keys, self._items, self._base, self._tree_s,
+                self._tree_worker, self._nodes, self._buckets, self._ids, until_s,
             )  # fmt: skip
             if why == DONE:
                 return
@@ -278,6 +471,8 @@ class Pool:
                 self._grow_slots(len(self._slots))
             elif why == TIMERS_FULL:
                 self._timers = np.concatenate([self._timers, np.zeros(len(self._timers), TIMER)])
+            elif why == NODES_FULL:
+                self._grow_nodes(max(1024, len(self._nodes)))
             else:
                 raise AssertionError(f"the kernel returned an unknown status {why}")
 
@@ -292,8 +487,10 @@ class Pool:
     def finished(self) -> dict[str, np.ndarray]:
         """Return the requests that left since the last call, in order of leaving.
 
-        Columns: id, arrival_s, first_token_s (NaN if none), finish_s, isl, osl, cached_tokens, instance (-1 if none),
-        service, status (0 completed, 1 rejected, 2 timed out, 3 lost, 4 cancelled), preemptions.
+        Columns: id, arrival_s (the first attempt's), first_token_s, first_answer_s (first token beyond the reasoning;
+        both NaN if none), finish_s, isl, osl, cached_tokens, instance (the last one; -1 if none), service, status
+        (0 completed, 1 rejected, 2 timed out, 3 lost, 4 cancelled), preemptions, attempts, output_tokens (those that
+        came out in the last attempt: osl if completed).
         """
         self._empty_finished()
         rows = np.concatenate(self._left) if self._left else np.zeros(0, FINISHED)
@@ -319,7 +516,8 @@ class Pool:
         (all that were computed), recomputed_tokens (those of them computed before and lost to preemption),
         cached_tokens, decode_tokens (answer tokens, first ones included), sequence_seconds, kv_token_seconds; beside
         them worker_instance and worker_role. Per pool: arrived, admitted, completed, rejected, timed_out, lost,
-        cancelled, too_long (part of rejected), in_system, system_seconds, time_s.
+        cancelled, too_long (part of rejected), retried, wasted_tokens (answer tokens of attempts that were lost),
+        in_system (clients between two attempts included), system_seconds, time_s.
         """
         workers = self._workers.copy()
         settle(workers, self._base, self.time_s)
@@ -333,6 +531,7 @@ class Pool:
             totals[name] = int(pool[name])
         totals["in_system"] = self.in_system()
         totals["system_seconds"] = float(pool["system_seconds"] + pool["in_system"] * (pool["now"] - pool["area_s"]))
+        totals["wasted_tokens"] = float(pool["wasted_tokens"])
         totals["time_s"] = self.time_s
         return totals
 
@@ -346,46 +545,158 @@ class Pool:
 
     def set_accepting(self, instance: int, accepting: bool) -> None:
         """Let the router send new requests to an instance, or not; what it has, it keeps serving."""
-        self._instances["accepting"][instance] = int(accepting)
+        self._operate(ACCEPT, instance, float(accepting), ())
+
+    def set_speed(self, instance: int, slow: float) -> None:
+        """Make an instance's steps take `slow` times their time, from its next step on (degraded or capped)."""
+        if not slow > 0:
+            raise ScenarioError(f"slow: must be above 0, found {slow}")
+        self._operate(SET_SPEED, instance, slow, ())
+
+    def stop(self, instance: int, lost: bool) -> None:
+        """Send nothing more to an instance; `set_accepting` brings it back.
+
+        With `lost` its requests and caches are gone at once (clients may retry). Otherwise what runs is finished and
+        what waits is routed anew.
+        """
+        slots = self._slots
+        mine = (slots["instance"] == instance) & ~np.isin(slots["state"], (FREE, AWAY, BACKLOG))
+        if lost:
+            victims = np.flatnonzero(mine)
+            victims = victims[np.argsort(slots["id"][victims])]
+            self._operate(STOP_LOSING, instance, 0.0, victims)
+        else:
+            inst = self._instances[instance]
+            victims = []
+            for w in range(int(inst["first_worker"]), int(inst["first_worker"] + inst["n_entry"])):
+                for queue in self._queues[w]:
+                    s = int(queue["head"])
+                    while s >= 0:
+                        if slots["order"][s] < 0:
+                            victims.append(s)
+                        s = int(slots["next"][s])
+            self._operate(STOP_GRACEFULLY, instance, 0.0, victims)
+
+    def _operate(self, action: int, instance: int, value: float, victims: Sequence[int]) -> None:
+        if not 0 <= instance < self.n_instances:
+            raise ScenarioError(f"instance: {instance} is not one of 0 to {self.n_instances - 1}")
+        victims = np.asarray(victims, dtype=np.int64)
+        pool = self._pool[0]
+        more = len(victims) + int(pool["n_backlog"])
+        while pool["n_out"] + more + pool["out_margin"] > len(self._finished):
+            self._empty_finished()
+            self._finished = np.concatenate([self._finished, np.zeros(more + 1024, FINISHED)])
+        while pool["n_timers"] + 2 * more * self._most_children + pool["timer_margin"] > len(self._timers):
+            self._timers = np.concatenate([self._timers, np.zeros(2 * more * self._most_children + 1024, TIMER)])
+        operate(
+            self._pool, self._workers, self._instances, self._queues, self._slots, self._parked, self._timers,
+            self._finished, self._starting, self._keys, self._items, self._base, self._tree_s, self._tree_worker,
+            self._nodes, self._buckets, self._ids, action, instance, float(value), victims,
+        )  # fmt: skip
+
+    # -- saving --------------------------------------------------------------------------------------------------------
+
+    def save(self) -> dict[str, np.ndarray]:
+        """Return all of the pool's state as arrays (`np.savez` takes them), for `load`."""
+        saved = {name: getattr(self, "_" + name).copy() for name in _ARRAYS}
+        saved["waiting_offers"] = np.concatenate([np.zeros(0, OFFER), *self._waiting_offers])
+        saved["left"] = np.concatenate([np.zeros(0, FINISHED), *self._left])
+        face = {
+            "next_id": self._next_id,
+            "last_arrival_s": self._last_arrival_s,
+            "most_children": self._most_children,
+            "ids_live": self._ids_live,
+            "prefix_cache": self._prefix_cache,
+            "router": self.router,
+            "draws": None if self._draws is None else self._draws.bit_generator.state,
+        }
+        saved["face"] = np.frombuffer(json.dumps(face).encode(), dtype=np.uint8)
+        return saved
+
+    @classmethod
+    def load(cls, saved: dict[str, np.ndarray]) -> "Pool":
+        """Return the pool that `save` wrote; it goes on with the same bits."""
+        pool = cls.__new__(cls)
+        for name in _ARRAYS:
+            setattr(pool, "_" + name, saved[name].copy())
+        pool._waiting_offers = [saved["waiting_offers"].copy()] if len(saved["waiting_offers"]) else []
+        pool._left = [saved["left"].copy()] if len(saved["left"]) else []
+        face = json.loads(saved["face"].tobytes())
+        pool._next_id = face["next_id"]
+        pool._last_arrival_s = face["last_arrival_s"]
+        pool._most_children = face["most_children"]
+        pool._ids_live = face["ids_live"]
+        pool._prefix_cache = face["prefix_cache"]
+        pool.router = face["router"]
+        pool._draws = None
+        if face["draws"] is not None:
+            pool._draws = stream(0, "router")
+            pool._draws.bit_generator.state = face["draws"]
+        return pool
 
 
-def _pack(requests: Requests, classes: int) -> np.ndarray:
-    """Check requests and lay them out as the kernel reads them."""
+def session_key(session: np.ndarray) -> np.ndarray:
+    """Scramble session numbers (SplitMix64's finaliser) into int64 >= 0, so that affinity spreads them evenly."""
+    z = np.asarray(session).astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((z ^ (z >> np.uint64(31))) >> np.uint64(1)).astype(np.int64)
+
+
+def pack(requests: Requests, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Check requests; return them as the kernel reads them, and the index of the request that each follows (or -1)."""
     n = len(requests)
     offers = np.zeros(n, OFFER)
     for field in fields(Requests):
         column = getattr(requests, field.name)
-        if column is not None and len(column) != n:
+        if field.name not in ("block_ids", "block_starts") and column is not None and len(column) != n:
             raise ScenarioError(f"requests.{field.name}: {len(column)} values for {n} requests")
-    arrival_s = np.asarray(requests.arrival_s, dtype=np.float64)
-    isl = np.asarray(requests.isl, dtype=np.int64)
-    osl = np.asarray(requests.osl, dtype=np.int64)
+
+    def column(name, dtype, default):
+        values = getattr(requests, name)
+        return np.full(n, default, dtype) if values is None else np.asarray(values).astype(dtype)
+
+    isl, osl = column("isl", np.int64, 0), column("osl", np.int64, 0)
     gained = osl - 1
-    steps = gained if requests.decode_steps is None else np.asarray(requests.decode_steps, dtype=np.int64)
+    steps = gained if requests.decode_steps is None else column("decode_steps", np.int64, 0)
     steps = np.where(gained > 0, steps, 0)
-    priority = np.zeros(n, np.int64) if requests.priority is None else np.asarray(requests.priority, dtype=np.int64)
-    if not (np.all(np.isfinite(arrival_s)) and np.all(np.diff(arrival_s) >= 0)):
+    priority = column("priority", np.int64, 0)
+    reasoning = column("reasoning_tokens", np.int64, 0)
+    patience_s = column("patience_s", np.float64, math.inf)
+    follows = column("after", np.int64, -1)
+    think_s = column("think_s", np.float64, 0.0)
+    arrival_s = np.where(follows < 0, column("arrival_s", np.float64, 0.0), think_s)
+    starts_s = arrival_s[follows < 0]
+    if not (np.all(np.isfinite(starts_s)) and np.all(np.diff(starts_s) >= 0)):
         raise ScenarioError("requests.arrival_s: must be finite and sorted")
     for name, bad, rule in (
         ("isl", isl < 1, ">= 1"),
         ("osl", osl < 1, ">= 1"),
         ("decode_steps", (gained > 0) & (steps < 1), ">= 1 where osl > 1"),
         ("priority", (priority < 0) | (priority >= classes), f"0 to {classes - 1}"),
+        ("reasoning_tokens", (reasoning < 0) | (reasoning > gained), "0 to osl - 1"),
+        ("patience_s", ~(patience_s >= 0), ">= 0"),
+        ("after", (follows < -1) | (follows >= np.arange(n)), "-1 or the index of an earlier request"),
+        ("think_s", ~((think_s >= 0) & (think_s < math.inf)), "finite and >= 0"),
     ):
         if bad.any():
             i = int(np.argmax(bad))
             raise ScenarioError(f"requests.{name}: must be {rule}; request {i} is wrong")
     offers["arrival_s"] = arrival_s
+    offers["patience_s"] = patience_s
     offers["isl"] = isl
     offers["osl"] = osl
     offers["steps"] = steps
     offers["growth"] = np.rint(gained / np.maximum(steps, 1) * UNIT).astype(np.int64)
-    if requests.cached_tokens is not None:
-        offers["cached"] = np.clip(np.asarray(requests.cached_tokens, dtype=np.int64), 0, isl - 1)
+    offers["cached"] = np.clip(column("cached_tokens", np.int64, 0), 0, isl - 1)
     offers["priority"] = priority
-    if requests.service is not None:
-        offers["service"] = np.asarray(requests.service, dtype=np.int64)
-    return offers
+    offers["service"] = column("service", np.int64, 0)
+    offers["reasoning"] = reasoning
+    session = column("session", np.int64, -1)
+    offers["session"] = np.where(session >= 0, session_key(np.maximum(session, 0)), -1)
+    offers["batch"] = column("batch", np.int64, 0)
+    offers["child"] = offers["sibling"] = -1
+    return offers, follows
 
 
 def play_closed_loop(

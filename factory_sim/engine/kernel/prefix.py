@@ -1,4 +1,4 @@
-"""Prefix caching: blocks of prompts that later requests may reuse, in the same KV memory, least recently used out first.
+"""Prefix caching: prompt blocks that later requests may reuse, in the same KV memory, least recently used out first.
 
 Blocks form chains (a block's id stands for everything up to and including it), so a sequence remembers only the last
 block it uses and the rest follow by `parent`. A block in use by some sequence is pinned; the others stand in a list by
@@ -6,22 +6,19 @@ age, children before their parents, and make room when the batch grows. What is 
 second tier, host memory or SSD, if there is one.
 """
 
-from numba import njit
-
+from factory_sim.engine.kernel.jit import cold
 from factory_sim.engine.kernel.kv_cache import decoding_blocks
 from factory_sim.engine.kernel.state import UNIT
 
-_jit = njit(cache=True, nogil=True)
 
-
-@_jit
+@cold
 def _bucket(pool, w, block_id):
-    h = (block_id ^ (block_id >> 29)) * 2654435761 + w * 40503
-    h = (h ^ (h >> 31)) * 2246822519
+    h = ((block_id ^ (block_id >> 31)) & 0x7FFFFFFF) * 2654435761 + w * 40503
+    h = ((h ^ (h >> 31)) & 0x7FFFFFFF) * 2246822519  # neither product leaves 63 bits
     return (h ^ (h >> 17)) & pool["bucket_mask"]
 
 
-@_jit
+@cold
 def _find(pool, nodes, buckets, w, block_id):
     n = buckets[_bucket(pool, w, block_id)]
     while n >= 0:
@@ -31,7 +28,7 @@ def _find(pool, nodes, buckets, w, block_id):
     return -1
 
 
-@_jit
+@cold
 def _add(pool, nodes, buckets, w, block_id, parent, tokens):
     n = pool["free_node"]
     node = nodes[n]
@@ -50,7 +47,7 @@ def _add(pool, nodes, buckets, w, block_id, parent, tokens):
     return n
 
 
-@_jit
+@cold
 def _forget(pool, nodes, buckets, n):
     node = nodes[n]
     b = _bucket(pool, node["worker"], node["id"])
@@ -68,7 +65,7 @@ def _forget(pool, nodes, buckets, n):
     pool["n_free_nodes"] += 1
 
 
-@_jit
+@cold
 def _age(worker, nodes, n):
     """Put an unused block last (youngest) in the list of its tier."""
     node = nodes[n]
@@ -90,7 +87,7 @@ def _age(worker, nodes, n):
         nodes[tail]["after"] = n
 
 
-@_jit
+@cold
 def _unage(worker, nodes, n):
     """Take an unused block out of the list of its tier."""
     node = nodes[n]
@@ -114,7 +111,7 @@ def _unage(worker, nodes, n):
         worker["cached_blocks"] -= node["blocks"]
 
 
-@_jit
+@cold
 def match(pool, w, ids, ids_at, ids_n, isl, nodes, buckets):
     """Longest chain of leading blocks that worker `w` has, GPU first, then host.
 
@@ -142,7 +139,7 @@ def match(pool, w, ids, ids_at, ids_n, isl, nodes, buckets):
     return last, matched, tokens, host_tokens, to_pin
 
 
-@_jit
+@cold
 def _pin(worker, nodes, n):
     node = nodes[n]
     if node["refs"] == 0:
@@ -152,7 +149,7 @@ def _pin(worker, nodes, n):
     node["refs"] += 1
 
 
-@_jit
+@cold
 def pin_chain(worker, r, nodes, last, matched, tokens):
     """Let a sequence use the chain that ends in block `last`."""
     r["node"] = last
@@ -164,7 +161,7 @@ def pin_chain(worker, r, nodes, last, matched, tokens):
         n = nodes[n]["parent"]
 
 
-@_jit
+@cold
 def unpin_chain(worker, r, nodes):
     """A sequence is done with its shared blocks; the deepest grows old first."""
     n = r["node"]
@@ -180,7 +177,7 @@ def unpin_chain(worker, r, nodes):
     r["shared"] = 0
 
 
-@_jit
+@cold
 def share(pool, worker, w, r, ids, nodes, buckets, upto):
     """The first `upto` tokens of a sequence are computed: from now on their blocks can be shared.
 
@@ -207,7 +204,7 @@ def share(pool, worker, w, r, ids, nodes, buckets, upto):
         r["shared"] += tokens
 
 
-@_jit
+@cold
 def evict(pool, worker, slots, items, nodes, buckets, ahead):
     """Push out old blocks until the cache fits beside what the batch needs `ahead` steps from now."""
     if worker["cached_blocks"] == 0:
@@ -234,7 +231,7 @@ def evict(pool, worker, slots, items, nodes, buckets, ahead):
             _forget(pool, nodes, buckets, n)
 
 
-@_jit
+@cold
 def forget_all(pool, worker, w, nodes, buckets):
     """A worker loses its memory, both tiers."""
     for n in range(len(nodes)):
@@ -246,7 +243,7 @@ def forget_all(pool, worker, w, nodes, buckets):
     worker["host_blocks"] = 0
 
 
-@_jit
+@cold
 def rehash(pool_array, nodes, buckets):
     """Fill an enlarged bucket table anew."""
     pool = pool_array[0]

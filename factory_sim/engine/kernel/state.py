@@ -23,7 +23,8 @@ COMPLETED, REJECTED, TIMED_OUT, LOST, CANCELLED = 0, 1, 2, 3, 4
 # Why the kernel came back before the time it was asked to play to.
 DONE, NEED_OFFERS, OUT_FULL, SLOTS_FULL, TIMERS_FULL, NODES_FULL = 0, 1, 2, 3, 4, 5
 # Kinds of timers; at equal times a smaller kind goes first. All timers come after step ends, before arrivals.
-TIMER_TRANSFERRED, TIMER_READY, TIMER_LOADED, TIMER_TIMEOUT, TIMER_CANCEL, TIMER_RETRY, TIMER_SESSION = 1, 2, 3, 4, 5, 6, 7
+TIMER_TRANSFERRED, TIMER_READY, TIMER_LOADED, TIMER_TIMEOUT, TIMER_CANCEL, TIMER_RETRY = 1, 2, 3, 4, 5, 6
+TIMER_SESSION = 7
 # A timer's stamp is the request's id times this, plus the attempt it belongs to.
 ATTEMPTS = 1 << 16
 # Events of a decoding sequence on its worker's heap: slot times 4 plus one of these.
@@ -49,7 +50,7 @@ POOL = _record(
 )
 
 INSTANCE = _record(
-    "overhead_s transfer_s_per_token transfer_latency_s cost",
+    "overhead_s transfer_s_per_token transfer_latency_s link_s_per_token cost",
     "first_worker n_entry n_decode accepting outstanding waiting kv_tokens seen_outstanding seen_kv_tokens "
     "max_context_tokens capacity_blocks promise",
 )

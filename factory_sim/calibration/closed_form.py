@@ -10,7 +10,7 @@ steps after it. While n requests decode, n/S prompts a step come in, so a decode
 the prompt itself and the prompts ahead of it: half of all at the start of the run, a few in step with it later.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -69,44 +69,64 @@ def latencies(runs: Runs, decode_parameters: np.ndarray, prefill_parameters: np.
         step = decode + np.where(runs.pooled, 0.0, n / steps * added)
         served = np.where(
             runs.pooled,
-            _pooled_ttft(runs, prefill_parameters, request, decode_parameters, prompt, step * steps),
+            _pooled_ttft(runs, prefill_parameters, request, prompt, step * steps),
             request + decode * (chunks + 0.5) + added * (1 + 0.5 * (per_worker - 1) / ROUNDS + 1.5 * n / steps),
         )
         share = 0.5 * share + 0.5 * step * steps / (step * steps + served)
     held_back = np.maximum(per_worker / fits - 1, 0.0) * (step * steps + served)
     ttft = served + np.where(runs.pooled, 0.0, held_back)
-    return np.log(np.stack([ttft, step * steps / np.maximum(runs.osl - 1, 1.0)], axis=1))
+    handoff = decode_parameters[:, INDEX["handoff"]] * runs.prefill.handoff_s * isl / runs.prefill.gpus
+    decoding = step * steps + np.where(runs.pooled, handoff, 0.0)
+    return np.log(np.stack([ttft, decoding / np.maximum(runs.osl - 1, 1.0)], axis=1))
 
 
-def _pooled_ttft(runs, prefill_parameters, request, decode_parameters, prompt, decode_time):
+def _pooled_ttft(runs, prefill_parameters, request, prompt, decode_time):
     """TTFT of a disaggregated system: one prompt, the queue of the first round, and the queue of a saturated pool."""
     isl = runs.isl
-    together = np.maximum(1.0, runs.max_batched_tokens / isl)
+    together = np.maximum(1.0, runs.max_batched_tokens * runs.prefill.ranks / isl)
     together = np.minimum(together, np.maximum(1.0, runs.concurrency / runs.prefill_workers))
     nothing = np.zeros_like(isl)
     alone = step_time.base_s(runs.prefill, prefill_parameters, isl, 1.0, nothing) + prompt
     batch = step_time.base_s(runs.prefill, prefill_parameters, together * isl, 1.0, nothing) / together + prompt
-    handoff = decode_parameters[:, INDEX["handoff"]] * runs.prefill.handoff_s * isl / runs.prefill.gpus
     queue = runs.concurrency * batch / runs.prefill_workers
     excess = queue - decode_time
     scale = 0.1 * queue + 1e-9
     saturated = scale * np.logaddexp(0.0, np.clip(excess / scale, -50, 50))
-    return request + alone + handoff + 0.5 * queue / ROUNDS + saturated
+    return request + alone + 0.5 * queue / ROUNDS + saturated
 
 
 def sensitivities(runs: Runs, decode_parameters: np.ndarray, prefill_parameters: np.ndarray, step: float = 1e-3):
     """Derivatives of log TTFT and log TPOT by the log of each parameter.
 
     Returns (latencies (n, 2), decode (n, 2, k), prefill (n, 2, k)): by the parameters of the decode worker and of the
-    prefill worker. An aggregated system has one worker, so both sets must be the same and the parts add up.
+    prefill worker. An aggregated system has one worker: all is in the first part.
     """
     centre = latencies(runs, decode_parameters, prefill_parameters)
     by_decode = np.zeros((*centre.shape, len(PARAMETERS)))
     by_prefill = np.zeros_like(by_decode)
+    pools = np.flatnonzero(runs.pooled)
+    pooled, few = take(runs, pools), (decode_parameters[pools], prefill_parameters[pools])
+    own = np.where(runs.pooled[:, None], prefill_parameters, decode_parameters)
     for index in range(len(PARAMETERS)):
-        for which, out in ((0, by_decode), (1, by_prefill)):
-            moved = [decode_parameters, prefill_parameters]
-            moved[which] = moved[which].copy()
-            moved[which][:, index] *= np.exp(step)
-            out[:, :, index] = (latencies(runs, *moved) - centre) / step
+        moved = decode_parameters.copy()
+        moved[:, index] *= np.exp(step)
+        same = np.where(runs.pooled[:, None], own, moved)
+        by_decode[:, :, index] = (latencies(runs, moved, same) - centre) / step
+        if len(pools):
+            moved = few[1].copy()
+            moved[:, index] *= np.exp(step)
+            by_prefill[pools, :, index] = (latencies(pooled, few[0], moved) - centre[pools]) / step
     return centre, by_decode, by_prefill
+
+
+def take(runs: Runs, rows: np.ndarray) -> Runs:
+    """Return some of the runs, in the order of `rows`."""
+    parts = {}
+    for part in fields(Runs):
+        value = getattr(runs, part.name)
+        if isinstance(value, WorkerFacts):
+            value = WorkerFacts(*(getattr(value, one.name)[rows] for one in fields(WorkerFacts)))
+        else:
+            value = value[rows]
+        parts[part.name] = value
+    return Runs(**parts)

@@ -12,12 +12,15 @@ Levels and sensitivities come from `closed_form.py`, the level of the prediction
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from factory_sim.calibration import closed_form
+from factory_sim.calibration import benchmarks, closed_form
+from factory_sim.calibration.covariance import covariance_of
+from factory_sim.errors import CapacityError
 from factory_sim.inputs import catalog, profiles
 from factory_sim.inputs.measurements import layout_of
 from factory_sim.model import serving, step_time
@@ -29,6 +32,9 @@ NOISE = (0.10, 0.025)
 """Standard deviation of log TTFT and log TPOT of a run around its own configuration (repeats of the same day)."""
 FREEDOM = 4.0
 """Degrees of freedom of the Student-t errors."""
+PLAYS = 8
+"""Times that all runs are played in a fit."""
+STEPS_PER_PLAY = 1
 LARGEST_STEP = 0.6
 """Largest change of a log parameter in one Gauss-Newton step."""
 
@@ -149,67 +155,153 @@ def _runs(rows, layouts, decode, prefill) -> closed_form.Runs:
     )
 
 
+def play_runs(task: Problem, statistics: Sequence[tuple[str, str]] | None = None) -> np.ndarray:
+    """Play every run with its present parameters; returns log (TTFT s, TPOT s), shape (n, 2).
+
+    `statistics` is (TTFT, TPOT) of each run, "mean" or "median"; the choice for its origin when left out. A run that
+    cannot be played (its requests do not fit) is NaN.
+    """
+    decode, prefill = task.parameters()
+    out = np.full((len(task.rows), 2), np.nan)
+    for index, row in enumerate(task.rows.itertuples()):
+        layout = layout_of(row)
+        parameters = {layout.workers[0].role: prefill[index], layout.workers[-1].role: decode[index]}
+        statistic = statistics[index] if statistics else benchmarks.statistic(row.origin)
+        with suppress(CapacityError):
+            out[index] = np.log(benchmarks.reported(play_run(row, layout, parameters), statistic))
+    return out
+
+
+def play_run(row, layout, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Play the benchmark of one row with given parameters of each role."""
+    speculation = "mtp" if row.spec_decoding == "mtp" else "none"
+    system = serving.assemble(
+        row.model, row.gpu, row.backend, row.precision, layout, parameters,
+        speculation=speculation, concurrency=row.concurrency / layout.instances,
+        max_sequences=int(np.ceil(row.concurrency / layout.instances)),
+    )  # fmt: skip
+    return benchmarks.play(
+        system, row.isl_longest, row.osl_longest, row.low_fraction, int(row.concurrency), layout.instances
+    )
+
+
+def take(task: Problem, index: np.ndarray) -> Problem:
+    """Return some runs of a fit with their state."""
+    return Problem(
+        rows=task.rows.iloc[index].reset_index(drop=True),
+        runs=closed_form.take(task.runs, index),
+        keys={level: (first[index], second[index]) for level, (first, second) in task.keys.items()},
+        names=task.names,
+        measured=task.measured[index],
+        ratio=task.ratio[index],
+        decode=task.decode[index],
+        prefill=task.prefill[index],
+        weights=task.weights[index],
+        effects=task.effects,
+    )
+
+
+def apply_effects(task: Problem, fitted: Problem) -> None:
+    """Give the runs of `task` the parameters that the effects of another fit predict for them (same key numbers)."""
+    total = [np.zeros_like(task.decode), np.zeros_like(task.decode)]
+    for level, effects in fitted.effects.items():
+        for side in range(2):
+            total[side] += effects[task.keys[level][side]]
+    task.decode, task.prefill = total
+
+
+def fit(rows: "pd.DataFrame", plays: int = PLAYS, progress=None) -> Problem:
+    """Fit all usable rows of a table in the form of `measurements.serving()`: closed form first, then by playing.
+
+    Rows with unknown speculation or unknown GPUs are left out. `progress(done, plays)` is called after each play.
+    """
+    usable = rows[(rows.problem == "") & (rows.spec_decoding != "unknown")].reset_index(drop=True)
+    task = solve(problem(usable))
+    for done in range(plays):
+        refresh(task)
+        for _ in range(STEPS_PER_PLAY):
+            gauss_newton(task, np.array(NOISE))
+            reweigh(task, np.array(NOISE))
+        if progress:
+            progress(done + 1, plays)
+    return task
+
+
+def refresh(task: Problem) -> None:
+    """Play all runs and set the ratio of played to closed form."""
+    played = play_runs(task)
+    ratio = played - (task.predicted() - task.ratio)
+    task.ratio = np.where(np.isfinite(ratio), ratio, task.ratio)
+
+
+def reweigh(task: Problem, noise: np.ndarray) -> None:
+    """Weights of the Student-t errors at the present residuals."""
+    residual = (task.measured - task.predicted()) / noise
+    task.weights = (FREEDOM + 1) / (FREEDOM + residual**2)
+
+
 def solve(task: Problem, steps: int = 9, noise: Sequence[float] = NOISE) -> Problem:
     """Fit by Gauss-Newton, from loose errors to tight ones; changes and returns `task`."""
     for index in range(steps):
         loose = 1.0 + 0.8 * max(0, steps - 4 - index)
         gauss_newton(task, np.array(noise) * loose, damping=0.8 if index < steps - 5 else 1.0)
         if index >= 2:
-            residual = (task.measured - task.predicted()) / (np.array(noise) * loose)
-            task.weights = (FREEDOM + 1) / (FREEDOM + residual**2)
+            reweigh(task, np.array(noise) * loose)
     return task
 
 
 def gauss_newton(task: Problem, noise: np.ndarray, damping: float = 1.0) -> None:
-    """One step: linearise the latencies, regress, move the effects by at most LARGEST_STEP."""
-    sensitivity, decode, prefill, target = linearised(task)
+    """One step: linearise the latencies, regress, move the effects as far as the errors do not grow."""
+    decode, prefill, target = linearised(task)
     covariance = kernel(task, decode, prefill)
     covariance[np.diag_indices_from(covariance)] += (noise**2 / task.weights).reshape(-1)
     task.effects, new = posterior(task, decode, prefill, _solve(covariance, target))
-    for state, found in ((task.decode, new[0]), (task.prefill, new[1])):
-        state += np.clip(damping * (found - state), -LARGEST_STEP, LARGEST_STEP)
-    task.prefill[~task.runs.pooled] = task.decode[~task.runs.pooled]
+    start = (task.decode, task.prefill)
+    before = _loss(task, noise)
+    for shorter in (1.0, 0.5, 0.25, 0.1):
+        task.decode, task.prefill = (
+            old + np.clip(damping * shorter * (found - old), -LARGEST_STEP, LARGEST_STEP)
+            for old, found in zip(start, new)
+        )
+        task.prefill = np.where(task.runs.pooled[:, None], task.prefill, task.decode)
+        if _loss(task, noise) <= before * 1.01:
+            break
+
+
+def _loss(task: Problem, noise: np.ndarray) -> float:
+    """Minus log likelihood of the Student-t errors, up to a constant."""
+    residual = (task.measured - task.predicted()) / noise
+    return float(np.log1p(residual**2 / FREEDOM).sum())
 
 
 def _solve(covariance: np.ndarray, target: np.ndarray) -> np.ndarray:
     from scipy.linalg import cho_factor, cho_solve
 
-    return cho_solve(cho_factor(covariance, lower=True, overwrite_a=True, check_finite=False), target, check_finite=False)
+    factor = cho_factor(covariance, lower=True, overwrite_a=True, check_finite=False)
+    return cho_solve(factor, target, check_finite=False)
 
 
 def linearised(task: Problem):
-    """Return (latencies, scaled sensitivities by decode and prefill worker (2n, k), target (2n,)).
+    """Return (scaled sensitivities by decode and by prefill worker (2n, k), target (2n,)).
 
     Sensitivities are times the spread of each parameter, so that an effect is in units of its spread. All of an
     aggregated run belongs to its one worker (first part).
     """
     spread = np.array([term.spread for term in profiles.terms()])
     centre, decode, prefill = closed_form.sensitivities(task.runs, *task.parameters())
-    pooled = task.runs.pooled[:, None, None]
-    decode, prefill = np.where(pooled, decode, decode + prefill), np.where(pooled, prefill, 0.0)
     target = task.measured - centre - task.ratio
     target += np.einsum("ijk,ik->ij", decode, task.decode) + np.einsum("ijk,ik->ij", prefill, task.prefill)
     count = len(spread)
-    return centre, (decode * spread).reshape(-1, count), (prefill * spread).reshape(-1, count), target.reshape(-1)
+    return (decode * spread).reshape(-1, count), (prefill * spread).reshape(-1, count), target.reshape(-1)
 
 
 def kernel(task: Problem, decode: np.ndarray, prefill: np.ndarray) -> np.ndarray:
     """Prior covariance of the linearised latencies, shape (2n, 2n)."""
-    pools = np.flatnonzero(np.repeat(task.runs.pooled, 2))
-    prefill = prefill[pools]
-    own, cross, pool = decode @ decode.T, decode @ prefill.T, prefill @ prefill.T
-    out = np.zeros_like(own)
-    for level in profiles.levels():
-        first, second = (np.repeat(side, 2).astype(np.int32) for side in task.keys[level.name])
-        second = second[pools]
-        variance = level.weight**2
-        out += np.where(first[:, None] == first[None, :], own, 0.0) * variance
-        if len(pools):
-            part = np.where(first[:, None] == second[None, :], cross, 0.0) * variance
-            out[:, pools] += part
-            out[pools, :] += part.T
-            out[np.ix_(pools, pools)] += np.where(second[:, None] == second[None, :], pool, 0.0) * variance
-    return out
+    variance = np.array([level.weight**2 for level in profiles.levels()])
+    keys = [np.stack([task.keys[level.name][side] for level in profiles.levels()], axis=1) for side in range(2)]
+    return covariance_of(
+        decode, prefill, keys[0].astype(np.int32), keys[1].astype(np.int32), variance, task.runs.pooled
+    )
 
 
 def posterior(task: Problem, decode: np.ndarray, prefill: np.ndarray, dual: np.ndarray):

@@ -86,14 +86,18 @@ def _switch(value) -> float:
 
 
 def _lengths(out: "pd.DataFrame") -> None:
-    """Mean lengths, and their spread: uniform in [0.8 L, L] for InferenceX, nominal where nothing is published."""
-    spread = out.length_distribution.str.startswith("uniform") | (
+    """Mean lengths, and the longest and shortest to play.
+
+    Uniform in [0.8 L, L] for InferenceX. NVIDIA's sweeps do not publish a spread; equal lengths would keep requests in
+    lockstep, and cross-validation prefers a wide spread around the nominal length: uniform in [2/3 L, 4/3 L].
+    """
+    published = out.length_distribution.str.startswith("uniform") | (
         (out.length_distribution == "") & (out.origin.isin(["InferenceX", ""]))
     )
-    out["low_fraction"] = spread.map({True: 0.8, False: 1.0})
-    mean = (1 + out.low_fraction) / 2
-    out["mean_input_tokens"] = out.mean_input_tokens.fillna(out.isl * mean)
-    out["mean_output_tokens"] = out.mean_output_tokens.fillna(out.osl * mean)
+    out["low_fraction"] = published.map({True: 0.8, False: 0.5})
+    for mean, listed in (("mean_input_tokens", "isl"), ("mean_output_tokens", "osl")):
+        out[mean] = out[mean].fillna(out[listed] * published.map({True: 0.9, False: 1.0}))
+        out[listed + "_longest"] = (out[mean] * 2 / (1 + out.low_fraction)).round()
 
 
 def _counts_from_text(out: "pd.DataFrame") -> None:

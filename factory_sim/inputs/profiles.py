@@ -58,6 +58,8 @@ class Engine:
     max_sequences: int
     memory_utilisation: float
     reserve_bytes_per_gpu: float
+    free_fraction: float
+    """Share of the memory that weights and reserve leave which becomes KV cache."""
     reserved_output_share: float
     """Share of the output that a running sequence holds on average: 1 where the engine reserves it all."""
     source: str
@@ -123,6 +125,7 @@ def _engines() -> dict[str, Engine]:
             int(row["max_sequences"]),
             float(row["memory_utilisation"]),
             float(row["reserve_gb_per_gpu"]) * GIGABYTE_BYTES,
+            float(row["free_fraction"]),
             float(row["reserved_output_share"]),
             row["source"],
         )
@@ -147,3 +150,71 @@ def effects(folder: Path | None = None) -> Effects:
         vector = by_key.setdefault((row["level"], row["key"]), np.zeros(len(order)))
         vector[order[row["parameter"]]] = float(row["log_effect"])
     return Effects(by_key)
+
+
+@dataclass(frozen=True)
+class Group:
+    """One measured configuration, and what was measured of it."""
+
+    profile: str
+    model: str
+    gpu: str
+    engine: str
+    precision: str
+    mode: str
+    layout: str
+    """Workers of the instance, e.g. `tp8`, `3xdep4-4xdep8`."""
+    speculation: str
+    rows: int
+    concurrency: tuple[float, float]
+    """Smallest and largest requests in flight on one instance."""
+    isl: tuple[float, float]
+    osl: tuple[float, float]
+    dates: tuple[str, str]
+    """First and last date of its runs ("" where none is published)."""
+    tpot_error: float
+    """Median absolute error of the fit, fraction."""
+    ttft_error: float
+    points: tuple[tuple[float, float, float], ...]
+    """Measured (isl, osl, concurrency)."""
+
+
+_GROUP_NAMES = ("profile", "model", "gpu", "engine", "precision", "mode", "layout", "speculation")
+
+
+@cache
+def groups(folder: Path | None = None) -> tuple[Group, ...]:
+    """Measured configurations of the packaged profiles, or of a folder, in the order of `index.csv`."""
+    return tuple(
+        Group(
+            *(row[name] for name in _GROUP_NAMES),
+            rows=int(row["rows"]),
+            concurrency=(float(row["concurrency_least"]), float(row["concurrency_most"])),
+            isl=(float(row["isl_least"]), float(row["isl_most"])),
+            osl=(float(row["osl_least"]), float(row["osl_most"])),
+            dates=(row["first_date"], row["last_date"]),
+            tpot_error=float(row["tpot_error"]),
+            ttft_error=float(row["ttft_error"]),
+            points=tuple(tuple(float(x) for x in point.split("/")) for point in row["points"].split()),
+        )
+        for row in _rows("index.csv", folder)
+    )
+
+
+@dataclass(frozen=True)
+class Band:
+    """P10 and P90 of measured over predicted on one rung of trust, from left-out rows."""
+
+    ttft: tuple[float, float]
+    tpot: tuple[float, float]
+
+
+@cache
+def bands(folder: Path | None = None) -> dict[tuple[str, str], Band]:
+    """Bands by (rung, mode); the packaged ones where `folder` has none."""
+    if folder is not None and not (folder / "bands.csv").exists():
+        folder = None
+    found: dict[tuple[str, str], dict[str, tuple[float, float]]] = {}
+    for row in _rows("bands.csv", folder):
+        found.setdefault((row["rung"], row["mode"]), {})[row["metric"]] = (float(row["low"]), float(row["high"]))
+    return {key: Band(**value) for key, value in found.items()}

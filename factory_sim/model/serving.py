@@ -17,7 +17,7 @@ import numpy as np
 from factory_sim.errors import CapacityError, ProfileError, closest
 from factory_sim.inputs import catalog, profiles
 from factory_sim.inputs.parallelism import Layout, WorkerLayout, parse_parallelism
-from factory_sim.model import step_time
+from factory_sim.model import step_time, trust
 
 
 @dataclass(frozen=True)
@@ -193,6 +193,7 @@ def serving_system(
     speculation: str = "none",
     as_of: str | None = None,
     concurrency: float | None = None,
+    load: tuple[float, float, float] | None = None,
     max_sequences: int | None = None,
     max_batched_tokens: int | None = None,
     kv_cache_tokens: int | None = None,
@@ -203,7 +204,8 @@ def serving_system(
 
     `parallelism` is a short form (`tp8pp1ep1dpaFr1`, `P3x4-D4x8dep`) or a Layout. `as_of` (YYYY-MM-DD or YYYY-MM)
     picks the software: the last measured month of this engine not after it (the newest without). `concurrency` is the
-    number of requests in flight on one instance that the frontend's delay is stated for. The settings of the engine
+    number of requests in flight on one instance that the frontend's delay is stated for, `load` the (isl, osl, requests
+    in flight) that trust is judged for (within the measured range when left out). The settings of the engine
     (`data/profiles/engines.csv`) can be overridden. `folder` holds other profiles than the packaged ones.
 
     Raises ProfileError for unknown names, CapacityError where the weights leave no room for KV cache.
@@ -220,7 +222,11 @@ def serving_system(
         )
         for worker in layout.workers
     }
-    return assemble(
+    rung = trust.rung(
+        spec.name, hardware.name, settings.name, precision, layout, speculation, load, folder
+    )
+    band = trust.band(rung, layout.pooled, folder)
+    system = assemble(
         spec.name,
         hardware.name,
         settings.name,
@@ -233,6 +239,7 @@ def serving_system(
         max_batched_tokens=max_batched_tokens,
         kv_cache_tokens=kv_cache_tokens,
     )
+    return replace(system, trust=trust.RUNGS[rung], ttft_band=band.ttft, tpot_band=band.tpot)
 
 
 def assemble(
@@ -272,9 +279,8 @@ def assemble(
     first, front = layout.workers[0], parameters[layout.workers[-1].role]
     facts = worker_facts(model, gpu, precision, first)
     in_flight = concurrency or sum(one.max_sequences * one.count for one in workers if one.role != "prefill") / 4
-    shape = "-".join(f"{worker.count}x{worker.name}" for worker in layout.workers)
     return ServingSystem(
-        name=f"{model} {gpu} {engine} {precision} {shape}" + (f" {speculation}" if speculation != "none" else ""),
+        name=" ".join((model, gpu, engine, precision, trust.layout_name(layout), speculation)).removesuffix(" none"),
         gpu=gpu,
         gpus=layout.gpus,
         workers=workers,

@@ -136,6 +136,8 @@ def experts_touched(facts: WorkerFacts, tokens):
 def curve(parameters: np.ndarray, where: slice, nodes_log2: np.ndarray, at):
     """Factor of a curve at `at`: log-linear between its nodes (log2 apart), flat outside."""
     x = np.clip(np.log2(np.maximum(np.asarray(at, dtype=float), 1.0)), nodes_log2[0], nodes_log2[-1])
+    if np.ndim(parameters) == 1:
+        return np.exp(np.interp(x, nodes_log2, np.log(parameters[where])))
     weights = np.maximum(0.0, 1.0 - np.abs(x[..., None] - nodes_log2) / (nodes_log2[1] - nodes_log2[0]))
     return np.exp((weights * np.log(np.asarray(parameters)[..., where])).sum(-1))
 
@@ -210,4 +212,4 @@ def kv_capacity_tokens(
     weights = always * (gpus if data_parallel_attention else 1) + routed
     room = gpus * (gpu.memory_bytes * engine.memory_utilisation - engine.reserve_bytes_per_gpu) - weights
     split = gpus if data_parallel_attention else (1 if model.latent else min(gpus, model.kv_heads))
-    return room / (kv_bytes_per_token(model, precision) * gpus / split)
+    return engine.free_fraction * room / (kv_bytes_per_token(model, precision) * gpus / split)

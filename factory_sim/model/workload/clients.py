@@ -86,11 +86,11 @@ def clients(name: str, rng: np.random.Generator) -> Clients:
     top = published[-1][1] * LARGEST_CV_FACTOR
     curve = QuantileCurve(*zip(*published), name=f"{name}: client CV", smallest=LEAST_CV, largest=top, tail_decades=0.3)
     order = rng.permutation(len(share))
-    middle = np.cumsum(share[order]) - share[order] / 2
+    middle = (np.cumsum(share[order]) - share[order] / 2 + rng.random()) % 1.0  # turned: each client anywhere alike
     from statistics import NormalDist
 
     cv = np.empty(len(share))
-    cv[order] = curve.at(np.array([NormalDist().inv_cdf(float(u)) for u in middle]))
+    cv[order] = curve.at(np.array([NormalDist().inv_cdf(float(np.clip(u, 1e-9, 1 - 1e-9))) for u in middle]))
     source = f"{rows['p50_request_weighted'].source}; shares within groups and CVs per client drawn (assumed)"
     return Clients(name, source, share, cv)
 

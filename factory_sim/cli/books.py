@@ -181,30 +181,27 @@ def _finite(value: float) -> float | None:
     return float(value) if value == value and abs(value) != float("inf") else None
 
 
-def _print_repriced(table, name: str) -> None:
-    from rich.console import Console
-    from rich.table import Table
+def _short(value: float) -> str:
+    """A number for a statement: cents above a thousand, four figures below."""
+    if value != value:
+        return "undefined"
+    return f"{value:,.2f}" if abs(value) >= 1000 else f"{value:,.4g}"
 
-    console = Console(highlight=False)
-    whole = table[(table.window == "whole") & (table.service == "all")]
-    grid = Table(title=f"{name}: new statement, whole run", title_justify="left")
-    for column in ("Figure", "Before", "New", "Low", "High", "New / before", "Unit"):
-        grid.add_column(column, justify="left" if column in ("Figure", "Unit") else "right")
-    for row in whole.itertuples():
-        ratio = f"{row.new / row.before:.4g}" if row.before else ""
-        grid.add_row(
-            row.figure, *(f"{value:,.4g}" for value in (row.before, row.new, row.low, row.high)), ratio, row.unit
-        )
-    console.print(grid)
+
+def _print_repriced(table, name: str) -> None:
+    print(f"{name}: new statement, whole run, all services")
+    heads = ("before", "new", "low", "high", "new/before")
+    print(f"{'figure':46}" + "".join(f"{head:>18}" for head in heads) + "  unit")
+    for row in table[(table.window == "whole") & (table.service == "all")].itertuples():
+        ratio = f"{row.new / row.before:.6g}" if row.before else ""
+        numbers = [*map(_short, (row.before, row.new, row.low, row.high)), ratio]
+        print(f"{row.figure:46}" + "".join(f"{number:>18}" for number in numbers) + f"  {row.unit}")
     weeks = table[table.window.str.startswith("week_") & (table.service == "all")]
     shown = ["revenue", "cost", "margin", "cost_per_million_output_tokens"]
-    grid = Table(title="By week", title_justify="left")
-    for column in ("Week", *shown):
-        grid.add_column(column, justify="right")
+    print("\n" + f"{'week':46}" + "".join(f"{figure:>18}" for figure in (*shown[:3], "cost/M output")))
     for week, part in weeks.groupby("window", sort=False):
         values = part.set_index("figure").new
-        grid.add_row(week.removeprefix("week_"), *(f"{values[figure]:,.4g}" for figure in shown))
-    console.print(grid)
+        print(f"{week.removeprefix('week_'):46}" + "".join(f"{_short(values[figure]):>18}" for figure in shown))
 
 
 def explain(

@@ -147,13 +147,13 @@ def ranged_rows(money: Money, gpus: Sequence[str], book: PriceBook) -> list[Pric
                 found = tariffs.purchase_rows(terms, gpu, plain, book)
                 found += [tariffs.priced(terms.facility, "facility", "MW", plain, book)]
             rows |= {row.row: row for row in found}
-    for ref, name, unit in _other_prices(plain):
+    for ref, name, unit in other_prices(plain):
         row = tariffs.priced(ref, name, unit, plain, book)
         rows[row.row] = row
     return [row for row in rows.values() if row.low is not None or row.high is not None]
 
 
-def _other_prices(money: Money) -> list[tuple]:
+def other_prices(money: Money) -> list[tuple]:
     """Every price reference of the cost terms outside machines and facility: (reference, name, unit)."""
     costs = money.costs
     found = [(costs.energy.price, "energy", "kWh")]

@@ -7,15 +7,15 @@ which stands beside the root.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from factory_sim.errors import RunError, closest
-from factory_sim.inputs.prices import PriceRow, row_date
+from factory_sim.inputs.prices import PriceRow
 from factory_sim.ledger.accounts import COST_LINES, NANO, REVENUE_LINES
 from factory_sim.ledger.postings import Books, keep_books
+from factory_sim.ledger.sanity import stale_prices
 from factory_sim.ledger.statements import kinds, signed_nusd
 from factory_sim.results.reprice import UNITS, RunTerms, run_terms
 from factory_sim.units import MILLION, WEEK_S
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from factory_sim.results.store import StoredRun
-
-STALE_AFTER = timedelta(days=365)
-"""Prices older than this at the start of the scenario are called stale."""
 
 _PER_MILLION = {
     "cost_per_million_output_tokens": ("output_tokens",),
@@ -286,17 +283,3 @@ def _shares(root: Node) -> dict[str, float]:
 def _warnings(root: Node, stored: RunTerms) -> list[str]:
     rows = {leaf.row.row: leaf.row for leaf in _leaves(root)}
     return stale_prices(list(rows.values()), stored.start.date() if stored.start else None)
-
-
-def stale_prices(rows: list[PriceRow], at: date | None) -> list[str]:
-    """A sentence for each price that is more than a year older than the scenario, or that carries no date."""
-    found = []
-    for row in sorted(rows, key=lambda row: row.row):
-        when = row_date(row.as_of)
-        if when is None:
-            if row.trust != "assumption":
-                found.append(f"{row.row}: carries no date")
-        elif at is not None and at - when > STALE_AFTER:
-            years = (at - when).days / 365.25
-            found.append(f"{row.row}: stale, of {row.as_of} and so {years:.1f} years old when the scenario starts")
-    return found

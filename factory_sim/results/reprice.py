@@ -57,8 +57,9 @@ class Repriced:
     """A statement at new prices beside the one at the run's own."""
 
     before: pd.DataFrame
-    """Money figures at the run's own terms: figure, window, service, value, low, high, unit."""
+    """Money figures at the run's own terms: figure, window, service, value, unit."""
     after: pd.DataFrame
+    """Money figures at the new terms, with their band: figure, window, service, value, low, high, unit."""
     terms: Money
     books: Books
     """Postings and price rows at the new terms."""
@@ -216,28 +217,28 @@ def reprice(run: StoredRun, settings: Sequence[str] = (), scales: Sequence[str] 
     windows = run.tables["windows"]
     terms = changed_money(stored.money, settings, scales)
     check_plan_names(terms, [*stored.services, *(group.plan for group in terms.customers)])
-    before, _ = _statement(windows, stored.money, stored)
-    after, books = _statement(windows, terms, stored)
+    old = keep_books(windows, stored.money, start=stored.start).postings
+    before = money_figures(windows, old, old).drop(columns=["low", "high"])
+    books = keep_books(windows, terms, start=stored.start)
+    after = money_figures(windows, books.postings, drawn_postings(windows, terms, stored))
     return Repriced(before, after, terms, books, stored.reacting)
 
 
-def _statement(windows: pd.DataFrame, terms: Money, stored: RunTerms) -> tuple[pd.DataFrame, Books]:
+def drawn_postings(windows: pd.DataFrame, terms: Money, stored: RunTerms) -> pd.DataFrame:
+    """Postings of each replication at its own draw of the uncertain prices (the draws that the run itself made)."""
     import pandas as pd
 
-    books = keep_books(windows, terms, start=stored.start)
-    drawn = pd.concat(drawn_postings(windows, terms, stored), ignore_index=True)
-    return money_figures(windows, books.postings, drawn), books
-
-
-def drawn_postings(windows: pd.DataFrame, terms: Money, stored: RunTerms) -> list[pd.DataFrame]:
-    """Postings of each replication at its own draw of the uncertain prices (the draws that the run itself made)."""
     gpus = sorted(set(windows.gpu.astype(str)))
-    priced = []
-    for replication, rows in windows.groupby("replication", sort=True):
+    alike: dict[str, tuple[Money, list[int]]] = {}
+    for replication in np.unique(windows.replication):
         rng = stream(stored.seed, "prices", f"replication {replication}")
         draw = draw_prices(terms, rng, gpus=gpus, services=list(stored.services))
-        priced.append(post(rows, draw, start=stored.start))
-    return priced
+        alike.setdefault(draw.model_dump_json(), (draw, []))[1].append(int(replication))
+    # Replications that drew the same prices are priced together.
+    return pd.concat(
+        [post(windows[windows.replication.isin(own)], draw, start=stored.start) for draw, own in alike.values()],
+        ignore_index=True,
+    )
 
 
 def money_figures(windows: pd.DataFrame, postings: pd.DataFrame, drawn: pd.DataFrame) -> pd.DataFrame:
@@ -261,6 +262,8 @@ def money_figures(windows: pd.DataFrame, postings: pd.DataFrame, drawn: pd.DataF
         {name: table.rename_axis(columns="figure").stack(future_stack=True) for name, table in parts.items()}
     )
     long = long.reset_index()
+    # A band holds its value: at a stated price dearer than every draw the value itself is the end of the band.
+    long["low"], long["high"] = long[["low", "value"]].min(axis=1), long[["high", "value"]].max(axis=1)
     long["unit"] = long.figure.map(UNITS)
     return long[["figure", "window", "service", "value", "low", "high", "unit"]]
 

@@ -1,0 +1,81 @@
+"""Prices that look wrong: absurd sizes, old dates. Words to show, never a change."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from datetime import date, timedelta
+from functools import cache
+from importlib.resources import files
+
+from factory_sim.inputs.money import Money, Rent
+from factory_sim.inputs.prices import PriceBook, PriceRow, price_book, row_date
+from factory_sim.ledger import tariffs
+from factory_sim.ledger.bands import other_prices
+from factory_sim.ledger.plans import plans_of, token_rows
+
+STALE_AFTER = timedelta(days=365)
+"""Prices older than this at the start of the scenario are called stale."""
+
+
+@cache
+def _plausible() -> dict[str, tuple[float, float, str]]:
+    with files("factory_sim.data").joinpath("economics", "plausible.csv").open(encoding="utf-8", newline="") as file:
+        return {row["unit"]: (float(row["low"]), float(row["high"]), row["hint"]) for row in csv.DictReader(file)}
+
+
+def absurd_prices(rows: Sequence[PriceRow]) -> list[str]:
+    """A sentence for each price outside what such a thing costs anywhere; a price of zero is left alone."""
+    found = []
+    for row in sorted(rows, key=lambda row: row.row):
+        low, high, hint = _plausible().get(row.unit, (0.0, float("inf"), ""))
+        if row.value and not low <= row.value <= high:
+            found.append(f"{row.row}: {row.value:g} {row.unit} looks wrong; {hint}")
+    return found
+
+
+def stale_prices(rows: Sequence[PriceRow], at: date | None) -> list[str]:
+    """A sentence for each price that is more than a year older than the scenario, or that carries no date."""
+    found = []
+    for row in sorted(rows, key=lambda row: row.row):
+        when = row_date(row.as_of)
+        if when is None:
+            if row.trust != "assumption":
+                found.append(f"{row.row}: carries no date")
+        elif at is not None and at - when > STALE_AFTER:
+            years = (at - when).days / 365.25
+            found.append(f"{row.row}: stale, of {row.as_of} and so {years:.1f} years old when the scenario starts")
+    return found
+
+
+def money_warnings(
+    money: Money, gpus: Sequence[str], services: Sequence[str], at: date | None = None, book: PriceBook | None = None
+) -> list[str]:
+    """Warnings about the terms of a scenario before it is played: absurd and stale prices, services without a plan.
+
+    Raises PriceError where a price is missing.
+    """
+    book = price_book() if book is None else book
+    rows: dict[str, PriceRow] = {}
+    for gpu in gpus:
+        for stage in ("", *money.costs.compute_by_stage):
+            terms = tariffs.compute_terms(money, gpu, stage)
+            if isinstance(terms, Rent):
+                found = [row for _, row in tariffs.rent_path(terms, gpu, money, book)]
+            else:
+                found = tariffs.purchase_rows(terms, gpu, money, book)
+            rows |= {row.row: row for row in found}
+    owned = any(not isinstance(tariffs.compute_terms(money, gpu, ""), Rent) for gpu in gpus)
+    for ref, name, unit in other_prices(money):
+        # Under rent the energy price only values a memo line.
+        if name != "energy" or owned or money.costs.energy.billed:
+            row = tariffs.priced(ref, name, unit, money, book)
+            rows[row.row] = row
+    words = []
+    for service in services:
+        plans = plans_of(money, service)
+        if not plans and not any(group.service == service for group in money.customers):
+            words.append(f"money.plans: service '{service}' has no plan and earns nothing")
+        for plan in plans:
+            rows |= {row.row: row for row in token_rows(plan, service, money).values()}
+    return words + absurd_prices(list(rows.values())) + stale_prices(list(rows.values()), at)

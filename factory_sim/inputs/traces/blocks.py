@@ -15,6 +15,7 @@ from factory_sim.inputs.logs.columns import mapping
 from factory_sim.inputs.logs.files import Source
 from factory_sim.inputs.logs.records import Complaints
 from factory_sim.inputs.traces.gather import Gather
+from factory_sim.inputs.traces.pieces import pieces
 from factory_sim.units import MILLISECOND_S
 
 BLOCK_BYTES = 8 << 20
@@ -65,16 +66,9 @@ def _unit(source: Source) -> str | None:
 
 
 def _frames(source: Source, complaints: Complaints, named: dict, last: dict) -> Iterator:
-    position, line = 0, 1
-    while position < len(source.data):
-        end = min(position + BLOCK_BYTES, len(source.data))
-        if end < len(source.data):
-            newline = source.data.find(b"\n", end)
-            end = len(source.data) if newline < 0 else newline + 1
-        block = bytes(source.data[position:end])
+    for block, line in pieces(source, BLOCK_BYTES):
         lines = block.count(b"\n") + (not block.endswith(b"\n"))
         yield _fast(block, line, lines) or _careful(block, line, complaints, named, last)
-        position, line = end, line + lines
 
 
 def _fast(block: bytes, line: int, lines: int):

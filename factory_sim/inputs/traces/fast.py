@@ -16,6 +16,7 @@ from factory_sim.inputs.logs.files import Source
 from factory_sim.inputs.logs.records import Complaints
 from factory_sim.inputs.logs.values import SECONDS_PER_UNIT, plain_name
 from factory_sim.inputs.traces.gather import Gather
+from factory_sim.inputs.traces.pieces import pieces
 from factory_sim.inputs.traces.times import one_unit
 
 PIECE_BYTES = 4 << 20
@@ -34,21 +35,14 @@ def read(source: Source, plan: Mapping, rows: Gather, complaints: Complaints) ->
         return False
     position = source.data.find(b"\n") + 1
     first_line = bytes(source.data[:position])
-    if not first_line.strip():
+    if position == 0 or not first_line.strip():
         return False
-    line = 2
-    while 0 < position < len(source.data):
-        end = min(position + PIECE_BYTES, len(source.data))
-        if end < len(source.data):
-            newline = source.data.find(b"\n", end)
-            end = len(source.data) if newline < 0 else newline + 1
-        piece = bytes(source.data[position:end])
+    for piece, line in pieces(source, PIECE_BYTES, position, 2):
         tidy = _tidy(piece, names, delimiter, plan, rows)
         if tidy is None:
             _careful(Source(source.path, first_line + piece), line - 2, plan, rows, complaints)
         elif len(tidy["isl"]):
             rows.add(**tidy)
-        position, line = end, line + piece.count(b"\n")
     return True
 
 

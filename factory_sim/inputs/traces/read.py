@@ -1,5 +1,6 @@
 """Reading any trace of requests into arrays: recognised by content, streamed block by block, mended and told."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,8 @@ from factory_sim.inputs.logs.columns import Mapping, mapping
 from factory_sim.inputs.logs.files import Source, open_bytes
 from factory_sim.inputs.logs.read import detect, open_log
 from factory_sim.inputs.logs.records import Complaints
-from factory_sim.inputs.logs.values import split_unit
-from factory_sim.inputs.traces import blocks, datasets, fast, gather, nested, sessions
+from factory_sim.inputs.logs.values import plain_name, split_unit
+from factory_sim.inputs.traces import blocks, datasets, fast, gather, lines, nested, sessions
 from factory_sim.inputs.traces.gather import Gather
 from factory_sim.inputs.traces.times import one_unit
 from factory_sim.inputs.traces.trace import ROW_ARRAYS, Trace
@@ -70,6 +71,11 @@ def _rows(source: Source, head, rows: Gather, complaints: Complaints) -> tuple[s
     lengths_only = mapping([*tables.header(source), "arrival_s"]) if name is None and not is_json else None
     if name is None and not is_json and lengths_only is None:
         raise TraceError(_missing(source))
+    if is_json and head.kind == "object" and name in ("gateway_log", "length_trace", "burstgpt", "azure_llm_trace"):
+        plan = mapping([plain_name(path.replace(".", "_")) for path in head.paths])
+        if _one_a_line(source):
+            lines.read(source, plan, rows, complaints)
+            return plan.format, plan.tool, False, _unused(plan)
     if is_json or name in ("litellm", "otel_spans"):
         log = open_log(source, head)
         for part in log.batches:
@@ -85,6 +91,15 @@ def _rows(source: Source, head, rows: Gather, complaints: Complaints) -> tuple[s
             part, {role: (frame[column].loc[part.index], unit) for role, (column, unit) in extras.items()}
         )
     return plan.format, plan.tool, plan.session_relative, _unused(plan)
+
+
+def _one_a_line(source: Source) -> bool:
+    """Whether the first line is a whole JSON object: then each line is taken to be one."""
+    end = source.data.find(b"\n")
+    try:
+        return isinstance(json.loads(source.data[: end if end >= 0 else len(source.data)]), dict)
+    except ValueError:
+        return False
 
 
 def _missing(source: Source) -> str:

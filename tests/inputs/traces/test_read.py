@@ -262,6 +262,42 @@ def test_parquet_and_gzip_are_the_same_trace(read, tmp_path):
         assert np.array_equal(getattr(first, name), getattr(second, name)), name
 
 
+def gateway_line(k, **change):
+    usage = {"prompt_tokens": 10 + k % 50, "completion_tokens": 1 + k % 7, "details": {"cached_tokens": k % 5}}
+    record = {"timestamp": f"2026-01-01T00:00:{k % 60:02d}.{k:06d}Z", "model": "m", "user": f"u{k % 3}", "usage": usage}
+    return json.dumps(record | {"messages": ["secret"], "status": "success"} | change)
+
+
+def test_json_lines_are_read_alike_by_the_quick_and_the_careful_way(read, monkeypatch):
+    from factory_sim.inputs.traces import lines
+
+    monkeypatch.setattr(lines, "PIECE_BYTES", 3000)
+    text = [gateway_line(k) for k in range(200)]
+    text[50] = gateway_line(50, status="failure")
+    quick = read("q.jsonl", "\n".join(text))
+    monkeypatch.setattr(lines, "_tidy", lambda *_: None)
+    careful = read("c.jsonl", "\n".join(text))
+    assert len(quick) == len(careful) == 199
+    for name in ("isl", "osl", "arrival_s", "tenant", "cached_tokens"):
+        assert np.array_equal(getattr(quick, name), getattr(careful, name)), name
+    assert quick.report.dropped == {"left out, failed requests": 1}
+
+
+def test_bad_json_lines_are_told_by_their_number(read, monkeypatch):
+    from factory_sim.inputs.traces import lines
+
+    monkeypatch.setattr(lines, "PIECE_BYTES", 3000)
+    text = [gateway_line(k) for k in range(200)]
+    text[120] = text[120][:50]
+    text[150] = gateway_line(150, usage={"prompt_tokens": -4, "completion_tokens": 5})
+    trace = read("b.jsonl", "\n".join(text) + "\n" + gateway_line(1)[:40])
+    assert len(trace) == 198
+    told = "\n".join(trace.report.lines())
+    assert "line 121" in told
+    assert "row 151" in told
+    assert trace.report.dropped == {"dropped, not JSON": 1, "dropped, negative count": 1, "dropped, cut off": 1}
+
+
 # --- trouble ------------------------------------------------------------------------------------------------------
 
 

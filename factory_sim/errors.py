@@ -39,6 +39,14 @@ class RunError(FactorySimError):
     """A run folder cannot be read or written."""
 
 
+class SimulationStopped(FactorySimError):
+    """A run ended on the way; `journal` holds what was played before, marked incomplete."""
+
+    def __init__(self, message: str, journal=None):
+        super().__init__(message)
+        self.journal = journal
+
+
 def closest(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the nearest known name, else the list of what is known (at most 12)."""
     known = list(known)

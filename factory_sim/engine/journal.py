@@ -28,6 +28,8 @@ class Journal:
     audits: list[dict] = field(default_factory=list)
     """What each pool really played: integer counts and areas for the conservation checks."""
 
+    incomplete: str = ""
+    """Why the replication ended before its time; empty for a whole one."""
     windows_played: int = 0
     """Windows played so far by all pools of the replication."""
 

@@ -1,190 +1,341 @@
 """Play a scenario: SimPy decides by the minute, the kernel serves by the token, the journal keeps the facts."""
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 import simpy
 
-from factory_sim.engine.control.demand import Backlog, latent_rate
-from factory_sim.engine.control.fleet import Fleet
-from factory_sim.engine.control.rollouts import rollout
-from factory_sim.engine.facts import mixture
+from factory_sim.engine.control.autoscaler import AUTOSCALERS, autoscale, keep_spot
+from factory_sim.engine.control.demand import Backlog, DemandState, rate_series
+from factory_sim.engine.control.fleet import Fleet, Pulse
+from factory_sim.engine.control.market import change_price, retire, spike
+from factory_sim.engine.control.outages import fail_site, fail_units, site_breakdown, stated_breakdown
+from factory_sim.engine.control.power import curtail, heat
+from factory_sim.engine.control.rollouts import deliver, lateness_s, maintain, move, rollout, upgrade
+from factory_sim.engine.control.service import Kind, Place, Service
+from factory_sim.engine.control.serving import Counter, Group, serve
+from factory_sim.engine.control.training import Job, train
+from factory_sim.engine.control.user_policy import user_policy
 from factory_sim.engine.journal import Journal
 from factory_sim.engine.resolve import ResolvedService, ResolvedStage
-from factory_sim.engine.stage_pool import COUNTS, StagePool
-from factory_sim.engine.watts import host_watts, idle_watts
+from factory_sim.engine.rows import window_facts
+from factory_sim.engine.stage_pool import StagePool
+from factory_sim.errors import FactorySimError, ScenarioError, SimulationStopped, closest
 from factory_sim.inputs.scenario import Scenario
+from factory_sim.model.outages import failure_kinds
 from factory_sim.streams import stream
-from factory_sim.units import DAY_S, HOUR_S, MINUTE_S, WEEK_S
+from factory_sim.units import HOUR_S, MINUTE_S
+
+__all__ = ["simulate", "window_facts"]
+
+Policies = Mapping[str, Callable]
 
 
-def simulate(scenario: Scenario, services: tuple[ResolvedService, ...], replication: int) -> Journal:
-    """Play one replication and return its journal. Replications share nothing and may run side by side."""
-    env = simpy.Environment()
-    journal = Journal(replication)
-    interval_s = scenario.simulation.interval_minutes * MINUTE_S
-    pools: list[StagePool] = []
-    serving: list[simpy.Process] = []
-    for service in services:
-        fleet = Fleet(env, {stage.stage.name: stage.system.gpus for stage in service.stages})
-        first = service.stages[0]
-        fleet.shift(first.stage.name, up=first.instances)
-        journal.note(
+def simulate(
+    scenario: Scenario,
+    services: tuple[ResolvedService, ...],
+    replication: int,
+    *,
+    policies: Policies | None = None,
+    allow_code: bool = False,
+) -> Journal:
+    """Play one replication and return its journal. Replications share nothing and may run side by side.
+
+    `policies`: the caller's own autoscalers by name, functions of (View, Autoscaler) that return a number of instances.
+    `allow_code`: scenarios may name `file.py:function`. Raises SimulationStopped, with the journal so far marked
+    incomplete, where a policy fails on the way.
+    """
+    factory = Factory(scenario, services, replication, policies or {}, allow_code)
+    return factory.play()
+
+
+class Factory:
+    """One replication: everything that lives in it, wired together. `play` runs it once."""
+
+    def __init__(self, scenario, services, replication: int, policies: Policies, allow_code: bool):
+        self.env = simpy.Environment()
+        self.scenario, self.journal = scenario, Journal(replication)
+        self.policies, self.allow_code, self.workers = policies, allow_code, []
+        self.pools: dict[tuple[str, str, float], StagePool] = {}
+        self.places = {name: Place(self.env, name, pue=site.pue) for name, site in scenario.places.items()}
+        self.groups = [Group([], Pulse(self.env)) for _ in _linked(scenario)]
+        self.services: dict[str, Service] = {}
+        resolved = {service.name: service for service in services}
+        for group, names in zip(self.groups, _linked(scenario)):
+            for name in names:
+                self.services[name] = self._service(resolved[name], group.pulse)
+                group.services.append(self.services[name])
+        self.jobs = {name: Job(self.env, name, spec) for name, spec in scenario.training.items()}
+        self.pulse_of = {service.name: group.pulse for group in self.groups for service in group.services}
+
+    def play(self) -> Journal:
+        """Run to the end of the scenario and drain what is in the pools."""
+        counter = Counter(self.scenario, self.journal, self._pool)
+        try:
+            serving = [self.env.process(serve(self.env, counter, group)) for group in self.groups]
+            self._supply()
+            self._trouble()
+            self._happenings()
+            self._training()
+            self.env.run(until=self.env.all_of(serving))
+        except FactorySimError as error:
+            self.journal.incomplete = f"stopped on day {self.env.now / (24 * HOUR_S):.3f}: {error}"
+            raise SimulationStopped(self.journal.incomplete, self.journal) from None
+        finally:
+            for worker in self.workers:
+                worker.close()
+        for pool in self.pools.values():
+            pool.drain()
+            self.journal.audits.append(pool.audit())
+        return self.journal
+
+    def _service(self, resolved: ResolvedService, pulse: Pulse) -> Service:
+        spec, scenario, replication = resolved.service, self.scenario, self.journal.replication
+        demand = spec.traffic.demand
+        start = scenario.start
+        offset_h = start.weekday() * 24.0 + start.hour + start.minute / 60.0
+        if demand.series:
+            relative = rate_series(demand.series).mean_over
+        else:
+
+            def relative(start_s: float, end_s: float) -> float:
+                return resolved.rhythm.mean_over(offset_h + start_s / HOUR_S, offset_h + end_s / HOUR_S)
+
+        sizes = {stage.stage.name: stage.system.gpus for stage in resolved.stages}
+        fleet = Fleet(self.env, sizes, pulse, scenario.simulation.sampling.fleet_tolerance)
+        first = resolved.stages[0]
+        state = DemandState(
+            demand, resolved.level_per_s, float(resolved.forecast_drifts[replication]), relative, offset_h,
+            _list_price(scenario, resolved.name),
+        )  # fmt: skip
+        service = Service(
+            self.env, resolved.name, resolved, replication, fleet, state, Backlog(demand.patience_hours * HOUR_S),
+            self.places[spec.site], self.journal,
+            {stage.stage.name: Kind(stage.stage.name, stage, stage.stage.name) for stage in resolved.stages},
+            first.stage.name,
+        )  # fmt: skip
+        if spec.autoscaler:
+            service.cold_start = spec.autoscaler.cold_start
+        if scenario.outages:
+            service.retry_share = scenario.outages.retry_share
+        fleet.shift(first.stage.name, up=first.instances, down_gpus=spec.spare_gpus)
+        service.spare_gpus = spec.spare_gpus
+        self.journal.note(
             0.0,
             "stage_begins",
-            f"{service.name}.{first.stage.name}",
+            f"{resolved.name}.{first.stage.name}",
             "initial",
             f"{first.stage.gpus} GPUs from the start",
         )
-        for before, after in zip(service.stages, service.stages[1:]):
-            env.process(rollout(env, fleet, before.stage, after.stage, journal, service.name, interval_s))
-        own = {stage.stage.name: _pool(scenario, service, stage, journal) for stage in service.stages}
-        pools.extend(own.values())
-        serving.append(env.process(serve(env, scenario, service, fleet, own, journal)))
-    env.run(until=env.all_of(serving))
-    for pool in pools:
-        pool.drain()
-        journal.audits.append(pool.audit())
-    return journal
+        return service
 
+    def _pool(self, service: Service, key: str, slower: float) -> StagePool:
+        """The pool of a kind of instance at a clock, with its own random stream; made when it is first needed."""
+        name = (service.name, key, round(slower, 6))
+        if name not in self.pools:
+            self.pools[name] = _pool(self.scenario, service, key, slower, self.journal)
+        return self.pools[name]
 
-def serve(
-    env: simpy.Environment,
-    scenario: Scenario,
-    service: ResolvedService,
-    fleet: Fleet,
-    pools: dict[str, StagePool],
-    journal: Journal,
-):
-    """Let demand through the limit and play it, one stretch of constant rate and fleet after another."""
-    demand, replication = service.service.traffic.demand, journal.replication
-    interval_s = scenario.simulation.interval_minutes * MINUTE_S
-    capacity = {s.stage.name: s.capacity_per_s(service.service, replication) for s in service.stages}
-    index = _price_index(service)
-    backlog = Backlog(demand.patience_hours * HOUR_S)
-    offset_h = (
-        scenario.start.weekday() * DAY_S + scenario.start.hour * HOUR_S + scenario.start.minute * MINUTE_S
-    ) / HOUR_S
-    headroom = service.service.admission.headroom
-    while env.now < scenario.duration_s:
-        start_s, counts = env.now, fleet.counts()
-        boundary = min((np.floor(start_s / interval_s + 1e-9) + 1) * interval_s, scenario.duration_s)
-        yield env.timeout(boundary - start_s) | fleet.changed
-        end_s = env.now
-        if end_s <= start_s:
-            continue
-        tested = sum(up * capacity[stage] for stage, up, _ in counts)
-        price_index = sum(up * capacity[stage] * index[stage] for stage, up, _ in counts) / tested if tested else 1.0
-        relative = service.rhythm.mean_over(offset_h + start_s / HOUR_S, offset_h + end_s / HOUR_S)
-        if demand.load:
-            latent = demand.load * tested * relative
-        else:
-            latent = latent_rate(
-                demand, service.level_per_s, relative, service.forecast_drifts[replication], start_s, price_index
+    def _supply(self) -> None:
+        """Stages, deliveries, scaling and spot capacity."""
+        env, scenario, journal = self.env, self.scenario, self.journal
+        interval_s = scenario.simulation.interval_minutes * MINUTE_S
+        for name, service in self.services.items():
+            stages = service.resolved.service.stages
+            for before, after in zip(stages, stages[1:]):
+                rng = self._stream("stage_delay", name, after.name)
+                late_s = lateness_s(rng, after.change.delay_days)
+                env.process(rollout(env, service, before, after, journal, interval_s, late_s))
+            rule, spot = service.resolved.service.autoscaler, service.resolved.service.spot
+            if rule:
+                self._check_minimum(service, rule)
+                job = self.jobs[rule.lend_to] if rule.lend_to else None
+                env.process(autoscale(env, service, rule, self._policy(name, rule), journal, job))
+            if spot:
+                env.process(keep_spot(env, service, spot, self._stream("spot", name), journal, scenario.site.gpus))
+            if scenario.maintenance:
+                env.process(maintain(env, service, scenario.maintenance, journal))
+
+    def _check_minimum(self, service: Service, rule) -> None:
+        for stage in service.resolved.stages:
+            if rule.minimum > stage.instances:
+                raise ScenarioError(
+                    f"services.{service.name}.autoscaler.minimum: {rule.minimum} instances exceed the {stage.instances} of stage {stage.stage.name}"
+                )
+
+    def _policy(self, name: str, rule):
+        """The autoscaler's function by name: built in, the caller's, or a user's file in a process of its own."""
+        if rule.policy in self.policies:
+            return self._guarded(name, self.policies[rule.policy])
+        if rule.policy in AUTOSCALERS:
+            return AUTOSCALERS[rule.policy]
+        where = f"services.{name}.autoscaler.policy"
+        if ".py:" not in rule.policy:
+            known = [*AUTOSCALERS, *self.policies]
+            raise ScenarioError(f"{where}: '{rule.policy}' is not known{closest(rule.policy, known)}")
+        if not self.allow_code:
+            raise ScenarioError(
+                f"{where}: '{rule.policy}' is code of the scenario's author; run with --allow-code to run it"
             )
-        limit = headroom * tested if service.service.admission.limit == "load_test" else np.inf
-        granted, lost = backlog.step(latent, limit, end_s - start_s)
-        for stage, up, down_gpus in counts:
-            share = up * capacity[stage] / tested if tested else 0.0
-            rate = granted * share / up if up else 0.0
-            row = _window_row(
-                service, stage, pools[stage], start_s, end_s, up, down_gpus, rate, journal, scenario.site.pue
-            )
-            row |= {
-                "price_multiplier": price_index,
-                "granted_requests": rate * up * (end_s - start_s),
-                "latent_requests": latent * (end_s - start_s) * (share if tested else 1.0 / len(counts)),
-                "requests_lost_waiting": lost * (share if tested else 1.0 / len(counts)),
-                "requests_waiting": backlog.waiting * (share if tested else 1.0 / len(counts)),
-                "limit_requests_per_s": limit * share,
-            }
-            row["requests_arrived"] += row["requests_lost_waiting"]
-            row["requests_turned_away"] = row["requests_lost_waiting"] + row.pop("requests_refused")
-            journal.windows.append(row)
+        worker = user_policy(where, rule.policy, rule.deadline_s)
+        self.workers.append(worker)
+        return worker.decide
+
+    def _guarded(self, name: str, function):
+        def decide(view, rule):
+            try:
+                return function(view, rule)
+            except Exception as error:
+                day = self.env.now / (24 * HOUR_S)
+                raise ScenarioError(
+                    f"services.{name}.autoscaler.policy: raised {type(error).__name__} on day {day:.3f}: {error}"
+                ) from error
+
+        return decide
+
+    def _trouble(self) -> None:
+        """Random failures."""
+        scenario, rules = self.scenario, self.scenario.outages
+        kinds = failure_kinds(rules)
+        crews = {
+            name: simpy.Resource(self.env, rules.repair_crews) if rules and rules.repair_crews else None
+            for name in self.places
+        }
+        for kind in kinds:
+            if kind.scope == "site":
+                for place in self.places.values():
+                    there = [service for service in self.services.values() if service.place is place]
+                    rng = self._stream("failures", kind.name, place.name)
+                    self.env.process(fail_site(self.env, place, there, kind, rng, self.journal))
+                continue
+            for name, service in self.services.items():
+                most = scenario.places[service.place.name].gpus
+                most += service.resolved.service.spot.gpus if service.resolved.service.spot else 0
+                rng = self._stream("failures", kind.name, name)
+                self.env.process(
+                    fail_units(self.env, service, kind, rules, most, rng, crews[service.place.name], self.journal)
+                )
+
+    def _happenings(self) -> None:
+        """The events of the scenario's calendar."""
+        env, scenario, journal = self.env, self.scenario, self.journal
+        for number, event in enumerate(scenario.events):
+            service = self.services.get(getattr(event, "service", None) or "")
+            other = self.services.get(getattr(event, "to", None) or "")
+            if event.kind == "spike":
+                env.process(spike(env, service, event, scenario, journal))
+            elif event.kind == "price_change":
+                env.process(change_price(env, service, event, scenario, journal))
+            elif event.kind == "retirement":
+                env.process(retire(env, service, other, event, scenario, journal))
+            elif event.kind == "delivery":
+                late_s = lateness_s(self._stream("delivery", str(number)), event.delay_days, event.delay)
+                env.process(deliver(env, service, event, scenario, journal, late_s))
+            elif event.kind == "move":
+                env.process(move(env, service, other, event, scenario, journal))
+            elif event.kind == "upgrade":
+                env.process(upgrade(env, service, event, scenario, journal, number))
+            elif event.kind == "breakdown":
+                self._break(event, service)
+            else:
+                self._weather(event)
+
+    def _break(self, event, service) -> None:
+        if service is not None:
+            self.env.process(stated_breakdown(self.env, service, event, self.scenario, self.journal))
+            return
+        place = self.places[event.site]
+        there = [each for each in self.services.values() if each.place is place]
+        self.env.process(site_breakdown(self.env, place, there, event, self.scenario, self.journal))
+
+    def _weather(self, event) -> None:
+        place = self.places[event.site]
+        there = [service for service in self.services.values() if service.place is place]
+        if not there:
+            return
+        pulse = self.pulse_of[there[0].name]
+        if event.kind == "heat_wave":
+            self.env.process(heat(self.env, event, self.scenario, place, pulse, self.journal))
+            return
+        gpus: dict[str, int] = {}
+        for service in there:
+            first = service.resolved.stages[0]
+            gpus[first.system.gpu] = gpus.get(first.system.gpu, 0) + first.stage.gpus
+        self.env.process(curtail(self.env, event, self.scenario, place, pulse, self.journal, gpus))
+
+    def _training(self) -> None:
+        """Training jobs, on GPUs of their own and lent ones."""
+        for name, job in self.jobs.items():
+            place = self.places[job.spec.site]
+            launched = self.services[job.spec.launch.service] if job.spec.launch else None
+            rng = self._stream("training", name)
+            self.env.process(train(self.env, job, place, self.scenario, launched, rng, self.journal))
+
+    def _stream(self, *name: str) -> np.random.Generator:
+        return stream(self.scenario.seed, *name, f"replication {self.journal.replication}")
 
 
-def _window_row(
-    service, stage_name, pool: StagePool, start_s, end_s, up, down_gpus, rate, journal: Journal, pue: float
-) -> dict:
-    """One row of the journal: facts of the stretch, scaled to all instances that were up."""
-    stage = next(s for s in service.stages if s.stage.name == stage_name)
-    seconds = end_s - start_s
-    parts = pool.serve(rate, seconds, up) if up and rate > 0.0 else []
-    values = mixture(parts) if parts else pool.idle_values()
-    instance_s = up * seconds
-    for weight, facts in parts:
-        journal.weights.append((start_s, service.name, stage_name, facts.window, weight * instance_s))
-    gpu_s = instance_s * stage.system.gpus
-    row = {
-        "replication": journal.replication,
-        "start_s": start_s,
-        "end_s": end_s,
-        "week": int(start_s // WEEK_S) + 1,
-        "service": service.name,
-        "stage": stage_name,
-        "profile": stage.system.profile,
-        "gpu": stage.system.gpu,
-        "trust": stage.system.trust,
-        "replicas": float(up),
-        "gpus": float(up * stage.system.gpus + down_gpus),
-        "gpu_hours": (gpu_s + down_gpus * seconds) / HOUR_S,
-        "gpu_hours_down": down_gpus * seconds / HOUR_S,
-        "busy_fraction": values["busy"],
-        "time_input_s": values["input_time"] * instance_s,
-        "time_output_s": values["output_time"] * instance_s,
-        "time_idle_s": (1.0 - values["input_time"] - values["output_time"]) * instance_s,
-        "instance_s": instance_s,
-        "decode_sequences": values["decode_sequences"],
-    }
-    row |= {name: values[name] * instance_s for name in COUNTS}
-    return (
-        row
-        | _energy(row, stage.system.gpu, gpu_s + down_gpus * seconds, down_gpus * seconds, pue)
-        | {"reasoning_tokens": 0.0}
-    )
+def _linked(scenario: Scenario) -> list[list[str]]:
+    """Names of services by group: those that share a site with a limited or variable supply, or demand, go together."""
+    groups = {name: {name} for name in scenario.services}
+
+    def join(first: str, second: str) -> None:
+        merged = groups[first] | groups[second]
+        for name in merged:
+            groups[name] = merged
+
+    for name, service in scenario.services.items():
+        if service.overflow:
+            join(name, service.overflow.to)
+        site = scenario.places[service.site]
+        called = any(
+            event.kind in ("curtailment", "heat_wave") and event.site == service.site for event in scenario.events
+        )
+        if site.cooling or (site.power and site.power.mw) or called:
+            for other, spec in scenario.services.items():
+                if spec.site == service.site:
+                    join(name, other)
+    for event in scenario.events:
+        if event.kind == "retirement" and event.to:
+            join(event.service, event.to)
+    found, done = [], set()
+    for name in scenario.services:
+        if name not in done:
+            found.append([other for other in scenario.services if other in groups[name]])
+            done |= groups[name]
+    return found
 
 
-def _energy(row: dict, gpu: str, gpu_s: float, down_gpu_s: float, pue: float) -> dict[str, float]:
-    """Joules of the row's GPUs, with those that are down (idle), and of the whole facility: hosts added, times PUE."""
-    down_j = idle_watts(gpu) * down_gpu_s
-    gpu_j = row["input_energy_j"] + row["output_energy_j"] + row["idle_energy_j"] + down_j
-    it_j = gpu_j + host_watts(gpu) * gpu_s
-    return {
-        "idle_energy_j": row["idle_energy_j"] + down_j,
-        "gpu_energy_j": gpu_j,
-        "it_energy_j": it_j,
-        "facility_energy_j": it_j * pue,
-    }
+def _list_price(scenario: Scenario, service: str) -> float | None:
+    """Price of a million output tokens at the start, where the plan states one."""
+    plan = scenario.money.plans.get(service, scenario.money.plans.get("all"))
+    first = plan[0] if isinstance(plan, tuple) else plan
+    return first.output_usd_per_million if first is not None else None
 
 
-def _price_index(service: ResolvedService) -> dict[str, float]:
-    """Price of each stage relative to the first stage's: 1, or the cost of a request at its tested capacity."""
-    names = [stage.stage.name for stage in service.stages]
-    if service.service.price_path == "held":
-        return dict.fromkeys(names, 1.0)
-    cost = [s.rent_usd_per_gpu_hour * s.system.gpus / s.capacity_per_s(service.service) for s in service.stages]
-    return {name: value / cost[0] for name, value in zip(names, cost)}
-
-
-def _pool(scenario: Scenario, service: ResolvedService, stage: ResolvedStage, journal: Journal) -> StagePool:
-    """The pool of a stage in this replication, with its own random stream."""
-    sampling = scenario.simulation.sampling
-    capacity = stage.capacity_per_s(service.service)
-    sequences = capacity * service.lengths.mean_osl * service.service.slo.tpot_p95_s
+def _pool(scenario: Scenario, service: Service, key: str, slower: float, journal: Journal) -> StagePool:
+    """The pool of one kind of instance in this replication, with its own random stream."""
+    sampling, kind, resolved = scenario.simulation.sampling, service.kinds[key], service.resolved
+    stage: ResolvedStage = kind.stage
+    capacity = stage.capacity_per_s(resolved.service)
+    sequences = capacity * resolved.lengths.mean_osl * resolved.service.slo.tpot_p95_s
     kept = max(
         sampling.instances_kept if sequences < sampling.sequences_kept else 1,
         round(sampling.sequences_kept / max(sequences, 1.0)),
     )
-    slowdown = float(stage.slowdowns[journal.replication])
+    factor = float(stage.slowdowns[journal.replication]) * kind.factor * slower
+    name = key if slower == 1.0 else f"{key} at clock 1/{slower:.4f}"
     return StagePool(
-        name=f"{service.name}.{stage.stage.name}",
-        system=stage.system.scaled(slowdown),
+        name=f"{service.name}.{name}",
+        system=stage.system.scaled(factor),
         kept=min(kept, stage.instances),
-        lengths=service.lengths,
-        burstiness=service.burstiness,
-        slo=service.service.slo,
+        lengths=resolved.lengths,
+        burstiness=resolved.burstiness,
+        slo=resolved.service.slo,
         sampling=sampling,
-        router=service.service.router,
-        rng=stream(scenario.seed, "requests", service.name, stage.stage.name, f"replication {journal.replication}"),
+        router=resolved.service.router,
+        rng=stream(scenario.seed, "requests", service.name, name, f"replication {journal.replication}"),
         journal=journal,
-        number_at=lambda rate: stage.curve.number_at(rate, slowdown),
+        number_at=lambda rate: stage.curve.number_at(rate, factor),
         ttft_error=float(stage.ttft_errors[journal.replication]),
     )

@@ -3,7 +3,14 @@
 import numpy as np
 
 from factory_sim.inputs import catalog
-from factory_sim.model.energy import WindowLoad, energy_split_j, it_power_w, power_curve, window_power_w
+from factory_sim.model.energy import (
+    WindowLoad,
+    busy_fraction_of_board_power,
+    energy_split_j,
+    it_power_w,
+    power_curve,
+    window_power_w,
+)
 from factory_sim.model.serving import ServingSystem, Worker
 from factory_sim.model.step_time import facts_at_peak
 
@@ -72,3 +79,19 @@ def _load(system: ServingSystem, worker: Worker, counters: dict[str, np.ndarray]
         pairs=counters["pair_s"] / step.pair_s if step.pair_s else 0.0 * steps,
         decode_only_steps=steps * (1.0 - with_prefill),
     )
+
+
+def nameplate_watts(gpu: str) -> float:
+    """Watts of one GPU at board power, with its host and network."""
+    return power_curve(gpu).board_power_w + host_watts(gpu)
+
+
+def training_watts(gpu: str, precision: str, mfu: float, memory_utilisation: float) -> float:
+    """Watts of one GPU that trains at a share `mfu` of its peak and moves a share of its memory bandwidth."""
+    curve = power_curve(gpu)
+    facts = catalog.gpu(gpu)
+    arithmetic = mfu * facts.peak(precision) / facts.peak("bf16")
+    share = busy_fraction_of_board_power(
+        curve.floor, curve.memory, curve.compute[precision], curve.ceiling, curve.sharpness, memory_utilisation, arithmetic
+    )
+    return curve.board_power_w * float(share)

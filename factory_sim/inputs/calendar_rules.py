@@ -8,7 +8,12 @@ from itertools import combinations, pairwise
 from factory_sim.errors import closest
 from factory_sim.units import DAY_S, HOUR_S
 
-WHILE = {"curtailment": ("hours", HOUR_S), "heat_wave": ("days", DAY_S), "upgrade": ("hours", HOUR_S), "breakdown": ("hours", HOUR_S)}
+WHILE = {
+    "curtailment": ("hours", HOUR_S),
+    "heat_wave": ("days", DAY_S),
+    "upgrade": ("hours", HOUR_S),
+    "breakdown": ("hours", HOUR_S),
+}
 """Events of which two must not overlap at one subject, with the field that says how long they last."""
 
 
@@ -97,7 +102,9 @@ def _contradictions(scenario) -> None:
                 f"{other} contradicts {where}: two events '{first.kind}' on {_subject(first)} at the same time (day {start / DAY_S:g})"
             )
         elif first.kind == "retirement":
-            raise ValueError(f"{other} contradicts {where}: {_subject(first)} is retired already (day {start / DAY_S:g})")
+            raise ValueError(
+                f"{other} contradicts {where}: {_subject(first)} is retired already (day {start / DAY_S:g})"
+            )
 
 
 def _gpus_fit(scenario, site: str) -> None:

@@ -79,16 +79,25 @@ def _demand(windows: pd.DataFrame) -> dict:
 
 
 def _gpus(scenario: Scenario, windows: pd.DataFrame) -> dict:
-    held = windows.groupby(["replication", "start_s", "end_s"])["gpus"].sum()
-    most = float(held.max())
-    return _result(
-        "gpus_within_site", most <= scenario.site.gpus + ROUNDING, f"at most {most:.0f} of {scenario.site.gpus} GPUs"
-    )
+    """GPUs of all services and jobs at a site, at every moment, against what it holds (rented ones elsewhere aside)."""
+    found, ok = [], True
+    for name, site in scenario.places.items():
+        here = windows[windows["site"] == name] if "site" in windows else windows
+        most = 0.0
+        for _, rows in here.groupby("replication"):
+            moments = np.concatenate([rows["start_s"], rows["end_s"]])
+            change = np.concatenate([rows["gpus"], -rows["gpus"]])
+            order = np.lexsort((change, moments))  # at one moment GPUs are given back before others are taken
+            most = max(most, float(np.cumsum(change[order]).max()))
+        ok &= most <= site.gpus * (1 + ROUNDING) + 1e-6
+        found.append(f"at most {most:.0f} of {site.gpus} GPUs" + (f" at {name}" if len(scenario.places) > 1 else ""))
+    return _result("gpus_within_site", ok, "; ".join(found))
 
 
 def _energy(scenario: Scenario, windows: pd.DataFrame) -> dict:
-    it, facility = windows["it_energy_j"].sum(), windows["facility_energy_j"].sum()
-    error = abs(facility / (it * scenario.site.pue) - 1) if it else 0.0
+    pue = windows.get("pue", scenario.site.pue)
+    it, facility = (windows["it_energy_j"] * pue).sum(), windows["facility_energy_j"].sum()
+    error = abs(facility / it - 1) if it else 0.0
     parts = windows["input_energy_j"].sum() + windows["output_energy_j"].sum() + windows["idle_energy_j"].sum()
     split = abs(parts / windows["gpu_energy_j"].sum() - 1) if parts else 0.0
     return _result(

@@ -1,0 +1,253 @@
+"""Training jobs: GPUs of their own and lent ones, check-points, lost work, completion, and what it brings."""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import simpy
+
+from factory_sim.engine.control.market import launch
+from factory_sim.engine.control.service import Place, Service
+from factory_sim.engine.journal import Journal
+from factory_sim.engine.kernel import play_closed_loop
+from factory_sim.engine.stage_pool import COUNTS
+from factory_sim.engine.watts import host_watts, idle_watts, nameplate_watts, training_watts
+from factory_sim.errors import FactorySimError, ScenarioError
+from factory_sim.inputs import catalog
+from factory_sim.inputs.operations import Rollouts, TrainingJob
+from factory_sim.inputs.reliability import operation
+from factory_sim.inputs.scenario import Scenario, System
+from factory_sim.model import training as laws
+from factory_sim.model.outages import failure_kinds, interruptions_per_s
+from factory_sim.model.serving import decode_steps, serving_system
+from factory_sim.model.workload import length_model
+from factory_sim.streams import stream
+from factory_sim.units import DAY_S, HOUR_S, MINUTE_S, WEEK_S
+
+
+@dataclass
+class Job:
+    """State of one training job."""
+
+    env: simpy.Environment
+    name: str
+    spec: TrainingJob
+    lent: int = 0
+    """GPUs that services have lent."""
+    done_tokens: float = 0.0
+    """Tokens that are safe in a check-point."""
+    lost_tokens: float = 0.0
+    interruptions: int = 0
+    gpu_s: float = 0.0
+    """GPU-seconds held."""
+    speeds: dict[int, float] = field(default_factory=dict)
+    """GPUs -> tokens/s while nothing interrupts."""
+    steps: dict[int, float] = field(default_factory=dict)
+    """GPUs -> tokens of one reinforcement step."""
+
+    def __post_init__(self) -> None:
+        self.changed = self.env.event()
+
+    def resize(self, gpus: int) -> None:
+        """Lend GPUs to the job, or take them back (negative)."""
+        self.lent += gpus
+        self.tell()
+
+    def tell(self) -> None:
+        """Wake the job: its GPUs or its power changed."""
+        event, self.changed = self.changed, self.env.event()
+        event.succeed()
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that it holds now."""
+        return self.spec.gpus + self.lent
+
+    @property
+    def params_active(self) -> float:
+        """Parameters used per token."""
+        return self.spec.params_active or catalog.model(self.spec.model).params_active
+
+    def wanted_tokens(self) -> float:
+        """Tokens to train on: stated, or compute-optimal times `over_trained`."""
+        if self.spec.tokens:
+            return self.spec.tokens
+        return self.spec.over_trained * laws.optimal_tokens(laws.scaling_law(), self.params_active)
+
+
+def train(
+    env: simpy.Environment,
+    job: Job,
+    place: Place,
+    scenario: Scenario,
+    launched: Service | None,
+    rng: np.random.Generator,
+    journal: Journal,
+):
+    """Train until the tokens are done: stretch by stretch between interruptions, changes of size and interval ends."""
+    spec, interval_s = job.spec, scenario.simulation.interval_minutes * MINUTE_S
+    kinds = failure_kinds(scenario.outages)
+    write_s = operation("checkpoint_write", spec.checkpoint_s)
+    restart_s = operation("training_restart", spec.restart_s)
+    mfu = laws.mfu_of(spec.mfu)
+    busy_w = training_watts(spec.gpu, spec.precision, mfu, operation("training_memory_utilisation"))
+    place.jobs.append(job)
+    yield env.timeout(spec.from_day * DAY_S)
+    target = _target(job, scenario, mfu)
+    journal.note(env.now, "training_begins", job.name, spec.kind, f"{target:.3g} tokens on {job.gpus} GPUs")
+    ready_s = env.now  # when the job steps on after a restart
+    worked_s = 0.0  # work since the last check-point or size, seconds without writes
+    while job.done_tokens < target:
+        start_s, gpus = env.now, job.gpus
+        halted = gpus == 0 or not place.lit or (spec.pause_when_curtailed and bool(place.caps_w))
+        place.trains(
+            job.name, 0.0 if halted else gpus * (busy_w + host_watts(spec.gpu)), gpus * nameplate_watts(spec.gpu)
+        )
+        boundary = min((math.floor(start_s / interval_s + 1e-9) + 1) * interval_s, scenario.duration_s)
+        speed = 0.0 if halted else _speed(job, scenario, mfu, gpus)
+        rate = interruptions_per_s(kinds, spec.gpu, gpus) if not halted else 0.0
+        every_s = (
+            spec.checkpoint_minutes * MINUTE_S if spec.checkpoint_minutes else laws.checkpoint_interval_s(write_s, rate)
+        )
+        begins_s = max(ready_s, start_s)
+        ends_s = _finish_s(begins_s, target - job.done_tokens, worked_s, speed, every_s, write_s)
+        fails_s = begins_s + rng.exponential(1.0 / rate) if rate > 0.0 else math.inf
+        wake_s = min(boundary, ends_s, fails_s)
+        yield env.timeout(wake_s - start_s) | job.changed
+        now = env.now
+        if now > start_s:
+            worked_s, saved, unsaved = _progress(max(now - begins_s, 0.0), worked_s, every_s, write_s)
+            safe = saved * speed if now < ends_s - 1e-6 else target - job.done_tokens
+            job.done_tokens += safe
+            job.gpu_s += gpus * (now - start_s)
+            active = 0.0 if halted else max(now - begins_s, 0.0) / (now - start_s)
+            journal.windows.append(_row(job, place, start_s, now, gpus, active, busy_w, safe, journal.replication))
+        else:
+            unsaved = worked_s
+        if now >= ends_s - 1e-6:
+            job.done_tokens = target
+            break
+        if now >= fails_s:
+            job.interruptions += 1
+            job.lost_tokens += unsaved * speed
+            journal.note(now, "training_interrupted", job.name, "failure", f"{unsaved * speed:.3g} tokens lost")
+            worked_s, ready_s = 0.0, now + restart_s
+        elif job.gpus != gpus or _halted(job, place) != halted:
+            job.done_tokens += unsaved * speed  # a planned change: a check-point is written first
+            worked_s, ready_s = 0.0, now + (write_s if unsaved else 0.0) + restart_s
+        if now >= scenario.duration_s:
+            return
+    place.trains(job.name, 0.0, 0.0)
+    found = laws.loss(laws.scaling_law(), job.params_active, target)
+    journal.note(
+        env.now, "training_complete", job.name, spec.kind,
+        f"{target:.4g} tokens, {job.gpu_s / HOUR_S:.4g} GPU-h, {job.interruptions} interruptions, {job.lost_tokens:.3g} tokens lost; "
+        f"loss {found:.3f} nats/token by {laws.DEFAULT_LAW}",
+    )  # fmt: skip
+    if launched is not None:
+        env.process(launch(env, launched, spec.launch, job.name, journal))
+
+
+def _halted(job: Job, place: Place) -> bool:
+    return job.gpus == 0 or not place.lit or (job.spec.pause_when_curtailed and bool(place.caps_w))
+
+
+def _finish_s(begins_s: float, tokens: float, worked_s: float, speed: float, every_s: float, write_s: float) -> float:
+    """When the tokens would be done without any interruption; `worked_s` of work are not in a check-point yet."""
+    if speed <= 0.0:
+        return math.inf
+    work_s = tokens / speed - worked_s
+    if math.isinf(every_s):
+        return begins_s + work_s
+    writes = math.floor((worked_s + work_s) / every_s - 1e-9)
+    return begins_s + work_s + max(writes, 0) * write_s
+
+
+def _progress(elapsed_s: float, worked_s: float, every_s: float, write_s: float) -> tuple[float, float, float]:
+    """(work since the last check-point, work saved in this stretch, work that an interruption now would lose), seconds."""
+    if math.isinf(every_s):
+        total = worked_s + elapsed_s
+        return total, 0.0, total
+    cycle_s = every_s + write_s
+    position = worked_s + elapsed_s  # since the last check-point, writes included
+    cycles = math.floor(position / cycle_s + 1e-12)
+    rest_s = position - cycles * cycle_s
+    return min(rest_s, every_s), cycles * every_s, min(rest_s, every_s)
+
+
+def _target(job: Job, scenario: Scenario, mfu: float) -> float:
+    """Tokens to train on; for reinforcement, the answers of all steps."""
+    if job.spec.kind != "reinforcement":
+        return job.wanted_tokens()
+    gpus = job.gpus or _system(job).gpus
+    _speed(job, scenario, mfu, gpus)
+    return job.spec.steps * job.steps[gpus]
+
+
+def _speed(job: Job, scenario: Scenario, mfu: float, gpus: int) -> float:
+    """Tokens/s of the job on so many GPUs while nothing interrupts."""
+    if gpus not in job.speeds:
+        spec = job.spec
+        plain = laws.tokens_per_s(spec.gpu, gpus, job.params_active, spec.precision, mfu)
+        if spec.rollouts is None:
+            job.speeds[gpus] = plain
+        else:
+            makespan_s, tokens = roll_out(
+                spec.rollouts, _system(job), gpus, stream(scenario.seed, "roll_outs", job.name)
+            )
+            job.steps[gpus], job.speeds[gpus] = tokens, tokens / (makespan_s + tokens / plain)
+    return job.speeds[gpus]
+
+
+def _system(job: Job):
+    where = f"training.{job.name}.rollouts.system"
+    try:
+        wanted = System.model_validate(job.spec.rollouts.system)
+        return serving_system(
+            job.spec.model, wanted.gpu, wanted.engine, wanted.precision, wanted.parallelism,
+            speculation=wanted.speculation, as_of=wanted.as_of, max_sequences=wanted.max_sequences,
+            max_batched_tokens=wanted.max_batched_tokens, kv_cache_tokens=wanted.kv_cache_tokens,
+        )  # fmt: skip
+    except FactorySimError as error:
+        raise ScenarioError(f"{where}: {error}") from None
+    except ValueError as error:
+        raise ScenarioError(f"{where}: {error}") from None
+
+
+def roll_out(rollouts: Rollouts, system, gpus: int, rng: np.random.Generator) -> tuple[float, float]:
+    """Generate the answers of one reinforcement step on the serving engine.
+
+    Returns (seconds until the last answer of one instance's share is done, prompt and answer tokens of the whole step):
+    every instance gets its share at once, as many sequences at a time as it runs, so the longest answers set the end.
+    """
+    instances = max(gpus // system.gpus, 1)
+    share = math.ceil(rollouts.requests / instances)
+    isl, osl = length_model(rollouts.lengths).sample(rng, share)
+    isl = np.minimum(isl, system.max_context_tokens - osl)
+    limit = sum(worker.max_sequences * worker.count for worker in system.workers if worker.role != "prefill")
+    steps = decode_steps(osl, system.tokens_per_step, rng)
+    played = play_closed_loop(system, isl, osl, min(share, limit), decode_steps=steps)
+    tokens = float((isl + osl).sum()) * rollouts.requests / share
+    return float(np.max(played["finish_s"])), tokens
+
+
+def _row(
+    job: Job, place: Place, start_s, end_s, gpus: int, active: float, busy_w: float, tokens: float, replication
+) -> dict:
+    """One row of the journal: GPUs that train (or wait) over a stretch."""
+    seconds = end_s - start_s
+    gpu_j = gpus * seconds * (active * busy_w + (1.0 - active) * idle_watts(job.spec.gpu))
+    it_j = gpu_j + gpus * seconds * host_watts(job.spec.gpu)
+    row = dict.fromkeys((*COUNTS, "requests_turned_away", "reasoning_tokens"), 0.0)
+    row.pop("requests_refused")
+    return row | {
+        "replication": replication, "start_s": start_s, "end_s": end_s, "week": int(start_s // WEEK_S) + 1,
+        "service": job.name, "stage": job.name, "site": place.name, "profile": f"training mfu {job.spec.mfu}",
+        "gpu": catalog.gpu(job.spec.gpu).name, "trust": "extrapolated", "replicas": float(gpus > 0), "gpus": float(gpus),
+        "gpu_hours": gpus * seconds / HOUR_S, "gpu_hours_down": 0.0, "gpu_hours_broken": 0.0, "busy_fraction": active,
+        "time_input_s": 0.0, "time_output_s": active * seconds, "time_idle_s": (1.0 - active) * seconds,
+        "instance_s": 0.0, "decode_sequences": 0.0, "output_energy_j": gpu_j, "gpu_energy_j": gpu_j, "it_energy_j": it_j,
+        "pue": place.pue, "facility_energy_j": it_j * place.pue, "trained_tokens": tokens, "price_multiplier": 1.0,
+        "granted_requests": 0.0, "latent_requests": 0.0, "requests_lost_waiting": 0.0, "requests_sent": 0.0,
+        "requests_waiting": 0.0, "limit_requests_per_s": 0.0, "carbon_multiplier": 1.0,
+    }  # fmt: skip

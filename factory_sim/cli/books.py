@@ -204,6 +204,62 @@ def _print_repriced(table, name: str) -> None:
         print(f"{week.removeprefix('week_'):46}" + "".join(f"{_short(values[figure]):>18}" for figure in shown))
 
 
+def statement(
+    run: RunFolder,
+    period: Annotated[str, typer.Option("--period", help="hour, day, week or month.")] = "week",
+    service: Annotated[str, typer.Option("--service", help="Service, or all.")] = "all",
+    family: Annotated[str, typer.Option("--family", help="Family of models for pages, images and speech.")] = "openai",
+    margin: Annotated[
+        float | None, typer.Option("--margin", help="Gross margin (fraction) whose price factor is wanted.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Print profit and loss by period, cash by month, unit economics and worth of a run."""
+    from factory_sim.results import statement as books
+    from factory_sim.results.store import read_run
+
+    found = books.accounts(read_run(run), service)
+    table, cash, units = books.statement(found, period), books.cash(found), books.units(found, family)
+    figures = books.key_figures(found, margin)
+    if as_json:
+        answer = {
+            "schema": "factory_sim.statement/1", "service": service, "period": period,
+            "profit_and_loss": table.to_dict("records"), "cash": cash.to_dict("records"),
+            "units": [{key: _plain(value) for key, value in row.items()} for row in units.to_dict("records")],
+            "figures": figures,
+        }  # fmt: skip
+        print(json.dumps(answer, ensure_ascii=False, indent=1))
+        return
+    _print_statement(table, service, period)
+    print("\n" + f"{'cash by month, USD':46}")
+    for row in cash.itertuples():
+        print(f"{row.month + ' ' + row.line:46}{_short(row.usd):>18}")
+    print(
+        "\n" + f"{'a unit, USD':46}" + "".join(f"{head:>18}" for head in ("tokens in", "tokens out", "cost", "revenue"))
+    )
+    for row in units.itertuples():
+        numbers = (row.input_tokens, row.output_tokens, row.cost_usd, row.revenue_usd)
+        print(f"{row.unit:46}" + "".join(f"{_short(number):>18}" for number in numbers))
+    print()
+    for name, value in figures.items():
+        print(f"{name:46}{'undefined' if value is None else _short(value):>18}")
+    print("taxes are left out", file=sys.stderr)
+
+
+def _print_statement(table, service: str, period: str) -> None:
+    """Lines down, periods across; with many periods the first eleven and the total."""
+    periods = [name for name in table.columns if name not in ("kind", "title", "total")]
+    shown = [*periods[:11], "total"]
+    print(f"{f'profit and loss by {period}, {service}, USD':46}" + "".join(f"{name:>18}" for name in shown))
+    for kind in ("revenue", "cost"):
+        part = table[table.kind == kind]
+        for _, row in part.iterrows():
+            print(f"{row.title:46}" + "".join(f"{_short(row[name]):>18}" for name in shown))
+        print(f"{f'Total {kind}':46}" + "".join(f"{_short(part[name].sum()):>18}" for name in shown))
+    if len(periods) > 11:
+        print(f"({len(periods) - 11} more in --json)", file=sys.stderr)
+
+
 def explain(
     run: RunFolder,
     figure: Annotated[str, typer.Argument(help="Figure of the summary, such as cost_per_million_output_tokens.")],

@@ -100,7 +100,8 @@ def test_one_h100_at_two_dollars_costs_as_one_over_its_load(make_windows):
     money = Money.model_validate({"costs": {"compute": {"prices": {"h100": [price]}}}})
     windows = make_windows(
         hours=len(loads), gpu="h100", gpus=1.0, gpu_hours=1.0, input_tokens=0.0,
-        output_tokens=full_tokens_per_h * loads, time_input_s=0.0, time_output_s=3600 * loads, time_idle_s=3600 * (1 - loads),
+        output_tokens=full_tokens_per_h * loads, time_input_s=0.0, time_output_s=3600 * loads,
+        time_idle_s=3600 * (1 - loads),
     )  # fmt: skip
     figures = unit_costs(windows, post(windows, money), ["start_s"])
     assert figures.cost_per_million_output_tokens.to_numpy() * loads == pytest.approx(np.full(len(loads), 0.21))
@@ -115,7 +116,7 @@ def test_one_h100_at_two_dollars_costs_as_one_over_its_load(make_windows):
 
 
 def test_a_published_cost_of_ownership_is_near_our_own_reckoning(make_windows):
-    """Own machines, bottom up, between the hyperscaler's published all-in rate and one and a half times the neocloud's."""
+    """Own machines, bottom up: between the hyperscaler's published all-in rate and 1.5 times the neocloud's."""
     windows = make_windows(hours=1, gpu="h200", facility_energy_j=8 * 1370 * 1.25 * 3600.0)
     own = {"kind": "own", "life_years": 4, "residual_fraction": 0.1, "cost_of_capital_per_year": 0.08}
     ours = totals(post(windows, Money.model_validate({"costs": {"compute": own}}))).cost.iloc[0] / 8

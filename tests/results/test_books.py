@@ -8,113 +8,21 @@ import subprocess
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 
 from factory_sim.errors import PriceError, RunError
 from factory_sim.inputs.money import Money
 from factory_sim.ledger.postings import post
 from factory_sim.results.explain import explain
 from factory_sim.results.reprice import changed_money, money_figures, reprice, run_terms
+from factory_sim.results.statement import accounts, cash, customer_margins, key_figures, statement, units
 from factory_sim.results.store import read_run, write_run
 from factory_sim.results.workbook import write_tables, write_workbook
-
-HOURS = 24 * 8
-MONEY = {
-    "plans": {
-        "chat": {
-            "input_usd_per_million": 0.5, "output_usd_per_million": 2.0, "as_of": "2026-11-01",
-            "tiers": [{"name": "batch", "multiplier": 0.5, "share": 0.25}],
-        },
-        "code": {"list_price": "openai/gpt-oss-120b@groq", "as_of": "2026-11-01"},
-    },
-}  # fmt: skip
-
-
-def _windows(replications=2):
-    rng = np.random.default_rng(4)
-    parts = []
-    for service, stage, gpu in (("chat", "old", "h200"), ("code", "new", "b200")):
-        n = HOURS * replications
-        start_s = np.tile(np.arange(HOURS) * 3600.0, replications)
-        output = rng.uniform(1e6, 1e7, n)
-        parts.append(
-            pd.DataFrame(
-                {
-                    "replication": np.repeat(np.arange(replications), HOURS),
-                    "start_s": start_s,
-                    "end_s": start_s + 3600.0,
-                    "week": (start_s // 604800 + 1).astype(int),
-                    "service": service,
-                    "stage": stage,
-                    "profile": "p",
-                    "gpu": gpu,
-                    "trust": "measured" if service == "chat" else "interpolated",
-                    "replicas": 1.0,
-                    "gpus": 8.0,
-                    "gpu_hours": 8.0,
-                    "gpu_hours_down": 0.1,
-                    "busy_fraction": 0.5,
-                    "requests_arrived": output / 900,
-                    "requests_completed": output / 1000,
-                    "requests_turned_away": 0.0,
-                    "requests_lost": 0.0,
-                    "requests_within_slo": output / 1001,
-                    "input_tokens": output * 1.2,
-                    "cached_input_tokens": output * 0.3,
-                    "output_tokens": output,
-                    "reasoning_tokens": 0.0,
-                    "time_input_s": 900.0,
-                    "time_output_s": 1800.0,
-                    "time_idle_s": 900.0,
-                    "gpu_energy_j": 2e7,
-                    "it_energy_j": 3e7,
-                    "facility_energy_j": 4e7,
-                    "input_energy_j": 5e6,
-                    "output_energy_j": 1e7,
-                    "idle_energy_j": 5e6,
-                }
-            )
-        )
-    return pd.concat(parts, ignore_index=True)
-
-
-def _store(folder, money=MONEY, **demand):
-    windows = _windows()
-    scenario = {
-        "name": "made-up",
-        "seed": 3,
-        "start": "2026-11-02T00:00:00+00:00",
-        "money": Money.model_validate(money).model_dump(mode="json"),
-        "services": {"chat": {"traffic": {"demand": demand}}, "code": {}},
-    }
-    figure = {
-        "figure": "cost",
-        "window": "whole",
-        "service": "all",
-        "value": 1.0,
-        "low": 0.5,
-        "high": 2.0,
-        "unit": "USD",
-    }
-    more = [figure | {"figure": name, "trust": "measured"} for name in ("utilisation", "ttft_p95", "slo_attainment")]
-    write_run(
-        folder,
-        scenario_yaml=yaml.safe_dump(scenario),
-        provenance={},
-        tables={"windows": windows, "postings": post(windows, Money.model_validate(money))},
-        summary={
-            "schema": "factory_sim.summary/1",
-            "scenario": {"name": "made-up", "digest": "d", "seed": 3, "version": "0"},
-            "figures": [figure | {"trust": "measured"}, *more],
-            "checks": [],
-        },
-    )
-    return read_run(folder)
+from tests.made_up_run import HOURS, MONEY, store
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return _store(tmp_path_factory.mktemp("runs") / "run")
+    return store(tmp_path_factory.mktemp("runs") / "run")
 
 
 def value(table, figure, window="whole", service="all", column="value"):
@@ -162,8 +70,8 @@ def test_windows_of_a_statement_add_up(run):
 
 
 def test_a_run_whose_demand_saw_the_price_is_marked(tmp_path):
-    assert reprice(_store(tmp_path / "a", price_elasticity=-1.11)).reacting == ("chat",)
-    assert reprice(_store(tmp_path / "b", price_elasticity=0.0)).reacting == ()
+    assert reprice(store(tmp_path / "a", price_elasticity=-1.11)).reacting == ("chat",)
+    assert reprice(store(tmp_path / "b", price_elasticity=0.0)).reacting == ()
 
 
 @pytest.mark.parametrize(
@@ -235,7 +143,7 @@ def test_an_explanation_agrees_with_the_statement(run):
 
 def test_assumptions_and_stale_prices_are_named(tmp_path):
     money = MONEY | {"costs": {"compute": {"kind": "own"}}}
-    found = explain(_store(tmp_path / "own", money), "cost")
+    found = explain(store(tmp_path / "own", money), "cost")
     assert 0 < found.shares["assumption"] < 1
     assert any("electricity_price_industrial/us-oh/2025-04: stale" in warning for warning in found.warnings)
     guess = Money.model_validate({"plans": {"chat": {"output_usd_per_million": 1.0, "source": "guess"}}})
@@ -309,7 +217,7 @@ def _statement(sheets):
 
 @pytest.mark.parametrize("kind", ["rent", "own"])
 def test_the_workbook_says_what_the_ledger_says(tmp_path, kind):
-    run = _store(tmp_path / "run", MONEY | {"costs": {"compute": {"kind": kind}}})
+    run = store(tmp_path / "run", MONEY | {"costs": {"compute": {"kind": kind}}})
     path = write_workbook(run, tmp_path / "pack.xlsx")
     statement = _statement(_Sheets(path))
     assert statement["Total cost"] == pytest.approx(explain(run, "cost").root.value, rel=1e-9)
@@ -320,7 +228,7 @@ def test_the_workbook_says_what_the_ledger_says(tmp_path, kind):
 
 
 def test_changing_a_price_cell_changes_the_statement(tmp_path):
-    run = _store(tmp_path / "run", MONEY | {"costs": {"compute": {"kind": "own"}}})
+    run = store(tmp_path / "run", MONEY | {"costs": {"compute": {"kind": "own"}}})
     path = write_workbook(run, tmp_path / "pack.xlsx")
     before = _statement(_Sheets(path))
     sheets = _Sheets(path)
@@ -356,7 +264,7 @@ def test_a_workbook_is_never_written_over_by_accident(run, tmp_path):
 def test_words_are_never_formulas(tmp_path):
     money = json.loads(json.dumps(MONEY))
     money["plans"]["chat"]["source"] = '=HYPERLINK("http://example.com")'
-    path = write_workbook(_store(tmp_path / "run", money), tmp_path / "pack.xlsx")
+    path = write_workbook(store(tmp_path / "run", money), tmp_path / "pack.xlsx")
     from openpyxl import load_workbook
 
     sources = [row[7] for row in load_workbook(path)["Prices"].iter_rows(min_row=2)]
@@ -389,3 +297,88 @@ def test_libreoffice_reckons_the_same(run, tmp_path):
     reckoned = {row[0].value: row[page.max_column - 1].value for row in page.iter_rows(min_row=2)}
     for label, number in _statement(_Sheets(path)).items():
         assert reckoned[label] == pytest.approx(number, rel=1e-9), label
+
+
+@pytest.mark.parametrize(("period", "count"), [("hour", HOURS), ("day", 8), ("week", 2), ("month", 1)])
+def test_profit_and_loss_by_period_adds_up(run, period, count):
+    table = statement(accounts(run), period)
+    periods = [name for name in table.columns if name not in ("kind", "title", "total")]
+    assert len(periods) == count
+    cost = table[table.kind == "cost"]
+    assert cost.total.sum() == pytest.approx(explain(run, "cost").root.value)
+    assert cost[periods].to_numpy().sum() == pytest.approx(cost.total.sum())
+    assert table.kind.tolist() == sorted(table.kind, reverse=True)
+
+
+def test_a_statement_of_one_service(run):
+    chat, code = (statement(accounts(run, name)) for name in ("chat", "code"))
+    whole = statement(accounts(run))
+    assert chat.total.sum() + code.total.sum() == pytest.approx(whole.total.sum())
+    with pytest.raises(RunError, match="did you mean 'chat'"):
+        accounts(run, "chatt")
+
+
+def test_cash_under_rent_is_the_margin(run):
+    found = accounts(run)
+    table = statement(found)
+    margin = table[table.kind == "revenue"].total.sum() - table[table.kind == "cost"].total.sum()
+    assert cash(found).usd.sum() == pytest.approx(margin)
+    figures = key_figures(found, margin_fraction=0.5)
+    assert figures["price_factor_for_margin"] == pytest.approx(
+        2 * table[table.kind == "cost"].total.sum() / table[table.kind == "revenue"].total.sum()
+    )
+    assert figures["lost_sales_usd"] == 0
+    busy = 0.5
+    ratio = table[table.kind == "cost"].total.sum() / table[table.kind == "revenue"].total.sum()
+    assert figures["break_even_utilisation"] == pytest.approx(busy * ratio)
+
+
+def test_units_of_a_run_add_up_to_its_revenue(run):
+    found = accounts(run)
+    table = units(found).set_index("unit")
+    requests = run.tables["windows"].requests_completed.sum() / 2
+    assert table.cost_usd["request"] * requests == pytest.approx(explain(run, "cost").root.value)
+    assert table.revenue_usd["request"] * requests == pytest.approx(explain(run, "revenue").root.value)
+    assert {"page in", "image in (1024x1024)", "minute of audio in", "second of video in"} <= set(table.index)
+
+
+def test_customers_of_a_stored_run(tmp_path, run):
+    groups = [{"name": "users", "service": "chat", "share": 1.0, "count": 3}]
+    found = accounts(store(tmp_path / "run", MONEY | {"customers": groups}))
+    table = customer_margins(found)
+    chat = statement(accounts(run, "chat"))
+    assert table.usd.sum() == pytest.approx(chat[chat.kind == "revenue"].total.sum())
+    assert table.customers.tolist() == [3]
+    with pytest.raises(RunError, match=r"money\.customers"):
+        customer_margins(accounts(run))
+
+
+def test_a_training_run_has_its_break_even(tmp_path):
+    price = {"value": 5000.0, "unit": "USD/run", "as_of": "2026-10-01", "source": "test"}
+    money = MONEY | {"costs": {"training": [{"name": "pre", "service": "chat", "price": price, "tokens_served": 1e12}]}}
+    money["plans"] = {"chat": {"output_usd_per_million": 20.0}, "code": {"output_usd_per_million": 20.0}}
+    figures = key_figures(accounts(store(tmp_path / "run", money)))
+    assert 0 < figures["break_even_day"] < 8
+    assert figures["break_even_tokens"] > 0
+
+
+def test_a_played_run_reprices_to_its_own_figures(small_run, tmp_path):
+    write_run(
+        tmp_path / "run",
+        scenario_yaml=small_run.scenario_yaml,
+        provenance=small_run.provenance,
+        tables=small_run.tables,
+        summary=small_run.summary,
+    )
+    stored = read_run(tmp_path / "run")
+    table = reprice(stored, scales=["prices=2"])
+    figures = stored.figures
+    for figure in ("cost", "revenue", "cost_per_million_output_tokens", "margin"):
+        for window in ("whole", "week_1", "stage_old", "stage_new"):
+            rows = figures[(figures.figure == figure) & (figures.window == window) & (figures.service == "all")]
+            if len(rows):
+                assert value(table.before, figure, window) == pytest.approx(float(rows.value.iloc[0]), rel=1e-9)
+                assert value(table.after, figure, window) == 2 * value(table.before, figure, window)
+    explained = explain(stored, "cost_per_million_output_tokens")
+    assert explained.root.value > 0
+    assert set(explained.trust) <= {"measured", "interpolated", "extrapolated", "estimated"}

@@ -13,12 +13,15 @@ def windows(spread):
     n = 6
     zero = dict.fromkeys(
         ("gpu_hours_down", "requests_completed", "input_tokens", "cached_input_tokens", "reasoning_tokens",
-         "time_input_s", "time_idle_s", "facility_energy_j", "input_energy_j", "output_energy_j", "idle_energy_j"), 0.0)  # fmt: skip
+         "time_input_s", "time_idle_s", "facility_energy_j", "input_energy_j", "output_energy_j", "idle_energy_j"),
+        0.0,
+    )  # fmt: skip
     return pd.DataFrame(
         zero
         | {
             "replication": np.arange(n), "start_s": 0.0, "end_s": 3600.0, "service": "chat", "stage": "s",
-            "gpu": "h200", "gpu_hours": 8.0, "time_output_s": 1.0, "output_tokens": 1e6 * (1 + spread * np.linspace(-1, 1, n)),
+            "gpu": "h200", "gpu_hours": 8.0, "time_output_s": 1.0,
+            "output_tokens": 1e6 * (1 + spread * np.linspace(-1, 1, n)),
         }
     )  # fmt: skip
 

@@ -1,0 +1,162 @@
+"""Statements of a stored run by hour, day, week or month; unit economics; worth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from factory_sim.errors import RunError, closest
+from factory_sim.ledger.accounts import COST_LINES, REVENUE_LINES
+from factory_sim.ledger.entries import Calendar
+from factory_sim.ledger.postings import Books, keep_books
+from factory_sim.ledger.statements import kinds, profit_and_loss, totals, unit_costs, with_period
+from factory_sim.ledger.units import content_units, power_figures, traffic_units, unit_economics
+from factory_sim.ledger.worth import (
+    break_even_day,
+    break_even_tokens,
+    break_even_utilisation,
+    cash_flows,
+    lost_sales,
+    monthly_cash,
+    price_factor_for_margin,
+    worth,
+)
+from factory_sim.results.reprice import RunTerms, run_terms
+from factory_sim.units import MILLION
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from factory_sim.results.store import StoredRun
+
+VARIABLE_LINES = ("energy", "egress", "carbon")
+"""Cost lines that follow the tokens served; the rest is there whether the factory is used or not."""
+
+
+@dataclass(frozen=True)
+class Accounts:
+    """A stored run with its books at the stated prices."""
+
+    terms: RunTerms
+    windows: pd.DataFrame
+    books: Books
+    replications: int
+    calendar: Calendar
+
+
+def accounts(run: StoredRun, service: str = "all") -> Accounts:
+    """Price a stored run at its stated prices, for one service or all."""
+    terms = run_terms(run.scenario_yaml, str(run.folder / "scenario.yaml"))
+    windows = run.tables["windows"]
+    books = keep_books(windows, terms.money, start=terms.start)
+    count = windows.replication.nunique()
+    if service != "all":
+        names = sorted(set(windows.service.astype(str)))
+        if service not in names:
+            raise RunError(f"{run.folder}: no service '{service}'{closest(service, names)}")
+        windows = windows[(windows.service.astype(str) == service).to_numpy()]
+        postings = books.postings[(books.postings.service.astype(str) == service).to_numpy()]
+        books = Books(postings, books.rows, books.invoices)
+    return Accounts(terms, windows, books, count, Calendar(terms.start))
+
+
+def statement(found: Accounts, period: str = "week") -> pd.DataFrame:
+    """Profit and loss: kind, title, then a column of dollars a period and their total (means over replications).
+
+    Columns are numbered hours, days or weeks from the start (from 1), or calendar months.
+    """
+    table = profit_and_loss(with_period(found.books.postings, period, found.calendar), ["period"])
+    table = table[table.kind != "memo"]
+    wide = table.pivot_table(
+        index=["kind", "line"], columns="period", values="usd", aggfunc="sum", fill_value=0.0, observed=True
+    )
+    wide = wide / found.replications
+    names = [found.calendar.month_name(int(p)) if period == "month" else f"{period} {int(p) + 1}" for p in wide.columns]
+    wide.columns = names
+    wide["total"] = wide.sum(axis=1)
+    order = {line: place for place, line in enumerate([*REVENUE_LINES, *COST_LINES])}
+    wide = wide.reset_index()
+    wide["title"] = [(REVENUE_LINES | COST_LINES).get(line, line) for line in wide.line]
+    wide = wide.sort_values(
+        ["kind", "line"], key=lambda c: c.map(order) if c.name == "line" else c.map({"revenue": 0, "cost": 1})
+    )
+    return wide[["kind", "title", *names, "total"]].reset_index(drop=True)
+
+
+def cash(found: Accounts) -> pd.DataFrame:
+    """Cash by month and line: month, line, usd (mean over replications)."""
+    return monthly_cash(cash_flows(found.windows, found.books.postings, found.terms.money), found.calendar)
+
+
+def units(found: Accounts, family: str = "openai", requests_per_conversation: float = 4.0) -> pd.DataFrame:
+    """Cost, revenue and margin of a request, conversation, task, user, page, image, minute of audio, second of video.
+
+    Revenue is at the mean price that an input and an output token really fetched, discounts and cached prices included.
+    """
+    figures = unit_costs(found.windows, found.books.postings).iloc[0]
+    users = found.terms.money.users
+    traffic = traffic_units(figures, users * found.replications if users else None, requests_per_conversation)
+    sold = profit_and_loss(found.books.postings)
+    by_line = sold[sold.kind == "revenue"].groupby("line", observed=True).usd.sum()
+    usd_in = by_line.get("input_tokens", 0.0) + by_line.get("cached_input_tokens", 0.0)
+    usd_out = by_line.get("output_tokens", 0.0) + by_line.get("reasoning_tokens", 0.0)
+    price = tuple(
+        usd / tokens * MILLION if tokens else 0.0
+        for usd, tokens in ((usd_in, figures.input_tokens), (usd_out, figures.output_tokens))
+    )
+    return unit_economics(figures, traffic + content_units(family), price)
+
+
+def customer_margins(found: Accounts) -> pd.DataFrame:
+    """Revenue by customer group and line from the invoices: group, customers, usd (mean over replications)."""
+    if found.books.invoices is None:
+        raise RunError("the scenario tells no customers apart; add money.customers")
+    table = found.books.invoices
+    sums = table.groupby("group").agg(customers=("customer", "nunique"), usd=("usd", "sum"))
+    return sums.assign(usd=sums.usd / found.replications).reset_index()
+
+
+def key_figures(found: Accounts, margin_fraction: float | None = None) -> dict[str, float | None]:
+    """NPV, IRR, payback, break-even utilisation, lost sales, revenue per GPU-hour and MW-year, and training break-even.
+
+    Medians over replications; None where undefined. ``margin_fraction`` adds the factor on sales prices that would
+    give that gross margin at unchanged demand.
+    """
+    postings, windows, money = found.books.postings, found.windows, found.terms.money
+    table = worth(cash_flows(windows, postings, money), money.discount_per_year)
+    sums = totals(postings).iloc[0] / found.replications
+    variable = postings[(kinds(postings) == "cost") & postings.line.isin(VARIABLE_LINES).to_numpy()]
+    variable_usd = float(variable.amount_nusd.sum()) / 1e9 / found.replications
+    busy = windows.busy_fraction * windows.gpu_hours
+    utilisation = float(busy.sum() / windows.gpu_hours.sum()) if windows.gpu_hours.sum() else 0.0
+    figures = unit_costs(windows, postings).iloc[0]
+    hours = float(windows.end_s.max() - windows.start_s.min()) / 3600
+    result: dict[str, float | None] = {
+        "npv_usd": _median(table.npv_usd),
+        "irr_per_year": _median(table.irr_per_year),
+        "payback_years": _median(table.payback_years),
+        "break_even_utilisation": _known(break_even_utilisation(utilisation, sums.revenue, sums.cost, variable_usd)),
+        "lost_sales_usd": _known(float(lost_sales(windows, postings).lost_sales_usd.sum()) / found.replications),
+        **{name: _known(value) for name, value in power_figures(figures / found.replications, hours).items()},
+    }
+    invested = sum(run.price.value for run in money.costs.training)
+    if invested:
+        tokens = (figures.input_tokens + figures.output_tokens) / found.replications
+        training = postings[(postings.line == "training").to_numpy()]
+        spread = float(training.amount_nusd.sum()) / 1e9 / found.replications
+        result["break_even_tokens"] = _known(break_even_tokens(invested, sums.revenue, sums.cost - spread, tokens))
+        result["break_even_day"] = break_even_day(postings, invested, found.terms.start)[0]
+    if margin_fraction is not None:
+        result["price_factor_for_margin"] = price_factor_for_margin(sums.revenue, sums.cost, margin_fraction)
+    return result
+
+
+def _known(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _median(values: pd.Series) -> float | None:
+    held = values.dropna()
+    return float(held.median()) if len(held) else None

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from factory_sim.calibration.importers.logs import TRACES
 from factory_sim.calibration.importers.point import FIGURES, Inspection, Point
 from factory_sim.calibration.importers.registry import describe, recognise
 from factory_sim.calibration.importers.report import Report
@@ -72,6 +73,8 @@ def read_results(path: str | Path) -> Inspection:
 
 
 def _unfit(point: Point) -> str | None:
+    if point.format in TRACES or point.format == "servegen":
+        return "a trace of requests measures no system"
     if point.simulated:
         return "it is a prediction, not a measurement"
     if point.cancelled:

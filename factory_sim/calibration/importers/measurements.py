@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from factory_sim.calibration.importers.point import Inspection, Point
 from factory_sim.errors import MeasurementError, closest
+from factory_sim.inputs.parallelism import parse_parallelism
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +24,9 @@ _FACTS = (
     "prefill_workers", "prefill_gpus_per_worker", "prefill_ep", "prefill_dp_attention", "decode_workers",
     "decode_gpus_per_worker", "decode_ep", "decode_dp_attention", "request_rate_per_s",
 )
+_LAYOUT = ("tp", "pp", "ep", "mode", "dp_attention", "replicas", "prefill_workers", "prefill_gpus_per_worker",
+           "prefill_ep", "prefill_dp_attention", "decode_workers", "decode_gpus_per_worker", "decode_ep",
+           "decode_dp_attention")
 _REQUIRED = {
     "model": "the model, as models.csv names it (DeepSeek-R1)",
     "gpu": "the GPU (h100, h200, b200, b300, gb200, gb300)",
@@ -63,7 +67,10 @@ def to_measurements(inspection: Inspection, **facts: Any) -> "pd.DataFrame":
     if not rows:
         raise MeasurementError(f"{inspection.path}: no row for a profile is left; {'; '.join(dropped)}")
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
-    frame.attrs = {"dropped": dropped, "notes": list(inspection.notes)}
+    notes = list(inspection.notes)
+    if "spec_decoding" not in facts and any(point.speculative is None for point in inspection.points):
+        notes.append("speculative decoding is not in the file: taken as none (give spec_decoding where it was on)")
+    frame.attrs = {"dropped": dropped, "notes": notes}
     return frame
 
 
@@ -109,9 +116,9 @@ def _concurrency(point: Point, facts: dict[str, Any]) -> float | None:
 
 
 def _row(point: Point, at: int, facts: dict[str, Any], inspection: Inspection) -> dict[str, Any]:
-    split = {**point.parallelism, **{name: value for name, value in facts.items() if name in point.parallelism or
-                                     name.startswith(("prefill_", "decode_")) or name in ("tp", "pp", "ep", "mode",
-                                                                                          "dp_attention", "replicas")}}
+    split = point.parallelism | {name: value for name, value in facts.items() if name in _LAYOUT}
+    if "parallelism" in facts:
+        split |= _layout(facts["parallelism"])
     told = {
         "model": facts.get("model", point.model),
         "gpu": facts.get("gpu", _gpu(point.gpu)),
@@ -129,6 +136,11 @@ def _row(point: Point, at: int, facts: dict[str, Any], inspection: Inspection) -
                                "system), or tp, pp and replicas")
     isl, osl = _lengths(point, facts)
     layout = facts.get("parallelism") or split.get("parallelism") or parallelism_name(split, mode)
+    if layout is None and n_gpus == 1:
+        layout = "tp1"
+    if layout is None:
+        raise MeasurementError(f"{where}: how the model is spread over {n_gpus:g} GPUs is not in the file; give tp "
+                               "(and pp, ep, replicas), or parallelism (tp8pp1ep1dpaFr1, P3x4-D4x8dep)")
     nominal_isl = facts.get("isl", point.isl)
     nominal_osl = facts.get("osl", point.osl)
     spread = facts.get("length_distribution", point.length_distribution)
@@ -144,7 +156,7 @@ def _row(point: Point, at: int, facts: dict[str, Any], inspection: Inspection) -
         "model": told["model"], "gpu": str(told["gpu"]).lower(), "backend": told["engine"],
         "backend_version": facts.get("engine_version", point.engine_version),
         "precision": str(told["precision"]).lower(), "mode": mode,
-        "spec_decoding": facts.get("spec_decoding", point.speculative or "unknown"),
+        "spec_decoding": facts.get("spec_decoding", point.speculative or "none"),
         "isl": float(nominal_isl or isl), "osl": float(nominal_osl or osl), "concurrency": _concurrency(point, facts),
         "n_gpus": n_gpus, "parallelism": layout, "ttft_ms": point.ttft_mean_ms, "tpot_ms": point.tpot_mean_ms,
         "model_listed": point.model, "n_gpus_basis": basis,
@@ -166,7 +178,7 @@ def _gpu(text: str | None) -> str | None:
 def _gpu_count(point: Point, facts: dict[str, Any], split: dict[str, Any], mode: str) -> tuple[float | None, str]:
     if "n_gpus" in facts:
         return float(facts["n_gpus"]), "given"
-    if point.n_gpus is not None and not ({"tp", "pp", "replicas"} & facts.keys()):
+    if point.n_gpus is not None and not ({"tp", "pp", "replicas", "parallelism"} & facts.keys()):
         return float(point.n_gpus), "listed"
     if mode == "disagg":
         sides = [split.get(f"{side}_{what}") for side in ("prefill", "decode") for what in ("workers",
@@ -175,7 +187,8 @@ def _gpu_count(point: Point, facts: dict[str, Any], split: dict[str, Any], mode:
             return float(sides[0]) * float(sides[1]) + float(sides[2]) * float(sides[3]), "listed_workers"
         return None, ""
     if split.get("tp"):
-        return float(split["tp"]) * float(split.get("pp") or 1) * float(split.get("replicas") or 1), "tp"
+        size = float(split["tp"]) * float(split.get("pp") or 1) * float(split.get("replicas") or 1)
+        return size, "parallelism" if "parallelism" in facts else "tp"
     return None, ""
 
 
@@ -186,13 +199,34 @@ def parallelism_name(split: dict[str, Any], mode: str) -> str | None:
                                               "decode_gpus_per_worker")]
         if not all(names):
             return None
-        kind = "dep" if split.get("decode_dp_attention") is True else "tep" if (split.get("decode_ep") or 1) > 1 else ""
-        return f"P{names[0]:g}x{names[1]:g}-D{names[2]:g}x{names[3]:g}{kind}"
+        prefill = "" if split.get("prefill_dp_attention") in (None, True) else _kind(split, "prefill")
+        return f"P{names[0]:g}x{names[1]:g}{prefill}-D{names[2]:g}x{names[3]:g}{_kind(split, 'decode')}"
     if not split.get("tp"):
         return None
     sizes = {name: int(split.get(name) or 1) for name in ("tp", "pp", "ep", "replicas")}
     attention = "T" if split.get("dp_attention") is True else "F"
     return f"tp{sizes['tp']}pp{sizes['pp']}ep{sizes['ep']}dpa{attention}r{sizes['replicas']}"
+
+
+def _kind(split: dict[str, Any], side: str) -> str:
+    if split.get(f"{side}_dp_attention") is True:
+        return "dep"
+    return "tep" if (split.get(f"{side}_ep") or 1) > 1 else "tp"
+
+
+def _layout(text: str) -> dict[str, Any]:
+    """Counts of a short form, under the names of the columns."""
+    layout = parse_parallelism(text)
+    found: dict[str, Any] = {"mode": "disagg" if layout.pooled else "agg"}
+    for worker in layout.workers:
+        if layout.pooled:
+            found |= {f"{worker.role}_workers": worker.count, f"{worker.role}_gpus_per_worker": worker.gpus,
+                      f"{worker.role}_ep": worker.expert_parallel,
+                      f"{worker.role}_dp_attention": worker.data_parallel_attention}
+        else:
+            found |= {"tp": worker.gpus, "pp": 1, "ep": worker.expert_parallel, "replicas": layout.instances,
+                      "dp_attention": worker.data_parallel_attention}
+    return found
 
 
 def _digest(*parts: str) -> str:

@@ -12,6 +12,7 @@ A column of times without unit is an error, and so are two units for one figure.
 chunks.
 """
 
+import hashlib
 from typing import Any
 
 from factory_sim.calibration.importers.point import Point
@@ -123,7 +124,7 @@ def read(report: Report, names: list[str]) -> Found:
     points, seen = [], set()
     for frame in tables.blocks(report.source, wanted | set(layout), report.complaints, MeasurementError):
         for row, cells in zip(frame.index, frame.to_dict("records")):
-            identity = tuple(cells.values())
+            identity = hashlib.blake2b(repr(list(cells.values())).encode(), digest_size=12).digest()
             if identity in seen:
                 report.complaints.add("dropped, same as an earlier row", f"row {row}")
                 continue

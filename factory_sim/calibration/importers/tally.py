@@ -43,6 +43,7 @@ class Tally:
         self.server_isl = Mean()
         self.first_start_s, self.last_end_s = math.inf, -math.inf
         self.last_start_s = -math.inf
+        self.shortest, self.longest = [math.inf, math.inf], [-math.inf, -math.inf]
 
     def fail(self, start_s: float | None = None, end_s: float | None = None) -> None:
         """Count one failed request."""
@@ -66,6 +67,10 @@ class Tally:
             ttft_s = decode_s = None
         self.isl.add(isl)
         self.osl.add(osl)
+        for at, length in enumerate((isl, osl)):
+            if length is not None:
+                self.shortest[at] = min(self.shortest[at], length)
+                self.longest[at] = max(self.longest[at], length)
         self.ttft_s.add(ttft_s if ttft_s and ttft_s > 0 else None)
         self.e2e_s.add(e2e_s if e2e_s and e2e_s > 0 else None)
         if decode_s is not None and decode_s > 0 and osl is not None and osl > 1:
@@ -106,6 +111,11 @@ class Tally:
         ends = (frame["start_s"] + frame["e2e_s"]).dropna()
         if len(ends):
             self.last_end_s = max(self.last_end_s, float(ends.max()))
+
+    @property
+    def equal_lengths(self) -> bool:
+        """True when every request had the same input and the same output length."""
+        return self.shortest == self.longest and math.isfinite(self.shortest[0])
 
     @property
     def span_s(self) -> float | None:

@@ -100,6 +100,7 @@ def _point(document: dict[str, Any], where: str, report: Report) -> Point:
         for name in ("ttft_mean_ms", "tpot_mean_ms", "chunk_gap_mean_ms"):
             facts[name] = detail.figures(duration_s)[name]
         facts["tpot_basis"] = "requests"
+        facts["length_distribution"] = "fixed" if detail.equal_lengths else None
         if facts["requests_completed"] != count(document.get("completed")):
             report.note(f"{where}: {facts['requests_completed']} successful requests in the arrays, "
                         f"{document.get('completed')} in `completed`: the arrays were used")

@@ -130,6 +130,8 @@ def _unpacked(handle, head: bytes, source: Source, error: type[FactorySimError])
     elif head.startswith(b"PK\x03\x04"):
         archive = zipfile.ZipFile(handle)
         names = [name for name in archive.namelist() if not name.endswith("/") and "__MACOSX" not in name]
+        if "xl/workbook.xml" in names:
+            raise error(f"{source.path}: is an Excel workbook; save the sheet as CSV")
         if len(names) != 1:
             raise error(f"{source.path}: is an archive of {len(names)} files; unpack it and give the folder")
         kind, stream = "zip", archive.open(names[0])

@@ -22,6 +22,10 @@ EXPECTED = (
 )
 
 
+MOST_IDS = 2_000_000
+"""Request ids remembered to find repeated rows; beyond that they are no longer looked for."""
+
+
 @dataclass
 class Log:
     """A recognised log or trace: what it is, and its requests batch by batch."""
@@ -52,7 +56,34 @@ def detect(source: Source, head: jsonscan.Head | None = None) -> str | None:
 
 
 def open_log(source: Source, head: jsonscan.Head | None = None) -> Log:
-    """Return the requests of an opened file. Raises `TraceError` when it is no log or trace."""
+    """Return the requests of an opened file. Raises `TraceError` when it is no log or trace.
+
+    A row that repeats the id, the start and the lengths of an earlier one is left out.
+    """
+    log = _open_log(source, head)
+    log.batches = _distinct(log.batches, log.complaints)
+    return log
+
+
+def _distinct(batches: Iterator["pd.DataFrame"], complaints: Complaints) -> Iterator["pd.DataFrame"]:
+    import pandas as pd
+
+    seen: set[int] = set()
+    for part in batches:
+        known = part["key"].notna().to_numpy()
+        if known.any() and len(seen) < MOST_IDS:
+            rows = part.loc[known, ["key", "start_s", "isl", "osl", "ok"]].assign(key=part["key"].astype(str))
+            marks = pd.util.hash_pandas_object(rows, index=False).tolist()
+            repeated = [mark in seen or bool(seen.add(mark)) for mark in marks]
+            if any(repeated):
+                complaints.add("left out, same request as an earlier row", f"{sum(repeated)} rows", sum(repeated))
+                keep = ~known
+                keep[known] = [not again for again in repeated]
+                part = part[keep]
+        yield part
+
+
+def _open_log(source: Source, head: jsonscan.Head | None = None) -> Log:
     if not source.parquet:
         head = head or jsonscan.head(source.data)
     name = detect(source, head)

@@ -131,7 +131,8 @@ def test_oldest_csv_has_one_header_row(write):
               "Successful Prompt token count mean,Successful Output token count mean,"
               "Successful Time to first token ms mean,Successful Time per output token ms mean,"
               "Successful Inter token latency ms mean,Incomplete Requests,Errored Requests")
-    row = "generative_benchmark,r,i,concurrent@4,2025-01-01,2025-01-01,7.189,24,1.18574,210.0,50.0,205.55,19.6,19.98,0,1"
+    row = ("generative_benchmark,r,i,concurrent@4,2025-01-01,2025-01-01,7.189,24,1.18574,210.0,50.0,205.55,19.6,"
+           "19.98,0,1")
     point = inspect(write("benchmarks.csv", f"{header}\n{row}\n")).points[0]
     assert (point.requests_completed, point.requests_failed, point.concurrency_set) == (24, 1, 4)
     assert (point.ttft_mean_ms, point.tpot_mean_ms, point.output_tokens) == (205.55, 19.98, 1200)

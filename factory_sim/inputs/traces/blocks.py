@@ -95,9 +95,12 @@ def _fast(block: bytes, line: int, lines: int):
     ids = table["hash_ids"].combine_chunks()
     if len(table) != lines or ids.null_count or table["timestamp"].null_count:
         return None
+    values = ids.flatten()
+    if values.null_count:
+        return None
     frame = table.drop_columns(["hash_ids"]).to_pandas()
     frame.index = range(line, line + lines)
-    return frame, (ids.flatten().to_numpy(), ids.offsets.to_numpy().astype(np.int64))
+    return frame, (values.to_numpy(), ids.offsets.to_numpy().astype(np.int64))
 
 
 def _careful(block: bytes, line: int, complaints: Complaints, named: dict, last: dict):
@@ -122,7 +125,12 @@ def _careful(block: bytes, line: int, complaints: Complaints, named: dict, last:
         if not isinstance(hashes, list):
             complaints.add("repaired, no hash_ids: no block is shared", f"line {number}")
             hashes = []
+        wrong = next((at for at, block in enumerate(hashes) if not isinstance(block, int | str)), None)
+        if wrong is not None:
+            complaints.add("repaired, a block id is no id: list cut there", f"line {number}")
+            hashes = hashes[:wrong]
         session = record.get("session_id")
+        session = session if isinstance(session, int | str) else None
         if record.get("timestamp") is None and ("delay" in record or "delay_ms" in record):
             record["timestamp"] = last.get(session)  # a later turn comes when the one before is answered
         last[session] = record.get("timestamp")

@@ -9,7 +9,7 @@ from factory_sim.inputs.logs import jsonscan
 from factory_sim.inputs.logs.files import Source
 from factory_sim.inputs.logs.records import Complaints
 from factory_sim.inputs.logs.values import number
-from factory_sim.inputs.traces.gather import Gather
+from factory_sim.inputs.traces.gather import Gather, usable
 
 _ANSWER_KEYS = ("output_tokens", "output_len", "output_length", "expected_output_len")
 _BATCH = 4096
@@ -86,7 +86,7 @@ def _custom(document: dict, position: int, complaints: Complaints, count) -> Ite
     )
     if isinstance(prompt, list):
         prompt = "\n".join(str(part.get("content", "")) if isinstance(part, dict) else str(part) for part in prompt)
-    if not isinstance(prompt, str) or (told is None and answer is None) or (told is not None and told < 0):
+    if not isinstance(prompt, str) or (told is None and answer is None) or (told is not None and not usable(told, 0)):
         complaints.add("dropped, no prompt or no length of the answer", f"byte {position}")
         return
     yield count(prompt), int(told) if told is not None else count(answer)
@@ -99,7 +99,8 @@ def _results(source: Source, rows: Gather, complaints: Complaints) -> None:
         if not isinstance(document, dict) or not isinstance(document.get("input_lens"), list):
             continue
         isl, osl = (
-            np.array([number(v) or 0 for v in document[key]], np.float64) for key in ("input_lens", "output_lens")
+            np.array([number(v) if number(v) is not None else -1 for v in document[key]], np.float64)
+            for key in ("input_lens", "output_lens")
         )
         if len(isl) != len(osl):
             raise TraceError(f"{source.path}: input_lens has {len(isl)} and output_lens {len(osl)} entries")
@@ -110,6 +111,12 @@ def _results(source: Source, rows: Gather, complaints: Complaints) -> None:
             else np.ones(len(isl), bool)
         )
         rows.failed += int(np.sum(~ok))
+        sane = np.array([usable(i, o) for i, o in zip(isl, osl)], bool)
+        if np.any(ok & ~sane):
+            complaints.add(
+                "dropped, no sensible count of tokens", f"{np.sum(ok & ~sane)} requests", int(np.sum(ok & ~sane))
+            )
+        ok &= sane
         columns = {"isl": isl[ok].astype(np.int64), "osl": osl[ok].astype(np.int64)}
         starts = document.get("start_times")
         if isinstance(starts, list) and len(starts) == len(isl):

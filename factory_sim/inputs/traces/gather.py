@@ -5,11 +5,29 @@ from dataclasses import replace
 import numpy as np
 
 from factory_sim.errors import TraceError
+from factory_sim.inputs.logs.gateway import LONGEST_TOKENS
 from factory_sim.inputs.logs.records import Complaints
 from factory_sim.inputs.logs.values import SECONDS_PER_UNIT
 from factory_sim.inputs.traces.trace import Trace, TraceReport
 
 _MISSING = {"arrival_s": np.nan, "think_time_s": np.nan, "e2e_s": np.nan, "ttft_s": np.nan}
+
+
+MOST_TOKENS = 1e15
+"""Counts beside the lengths (turns, cached tokens) beyond this are nonsense and cut, so that they stay whole
+numbers."""
+LONGEST_S = 1e9
+"""Measured times of a request beyond this many seconds (30 years) are nonsense and count as missing."""
+
+
+def usable(isl: float | None, osl: float | None) -> bool:
+    """Whether two counts of tokens are lengths: present, not negative, not absurd."""
+    return isl is not None and osl is not None and 0 <= isl <= LONGEST_TOKENS and 0 <= osl <= LONGEST_TOKENS
+
+
+def _whole(values, missing: float) -> np.ndarray:
+    found = np.nan_to_num(np.asarray(values, np.float64), nan=missing)
+    return np.clip(found, -MOST_TOKENS, MOST_TOKENS).astype(np.int64)
 
 
 class Gather:
@@ -47,10 +65,11 @@ class Gather:
         columns = {name: part[name].to_numpy().astype(np.int64) for name in ("isl", "osl")}
         for name, values in (("arrival_s", part["start_s"]), ("e2e_s", part["e2e_s"]), ("ttft_s", part["ttft_s"])):
             if name == "arrival_s" or values.notna().any():
-                columns[name] = values.to_numpy()
+                measured = values.to_numpy()
+                columns[name] = measured if name == "arrival_s" else np.where(measured < LONGEST_S, measured, np.nan)
         for name in ("cached_tokens", "reasoning_tokens"):
             if part[name].notna().any():
-                columns[name] = part[name].fillna(-1).to_numpy().astype(np.int64)
+                columns[name] = _whole(part[name], -1)
         for name in ("session", "tenant"):
             if part[name].notna().any():
                 columns[name] = self.number(name, part[name].to_numpy(object))
@@ -59,15 +78,15 @@ class Gather:
             if role == "hashes":
                 lists = column.astype("string").str.findall(r"-?\d+").to_list()
                 counts = np.array([len(ids) for ids in lists], np.int64)
-                self.add_blocks(np.array([int(i) for ids in lists for i in ids], np.int64), counts)
+                self.add_blocks(self.number("block", [block for ids in lists for block in ids]), counts)
                 continue
             values = pd.to_numeric(column, errors="coerce").to_numpy("float64", na_value=np.nan)
             if role == "think":
                 columns["think_time_s"] = values * SECONDS_PER_UNIT[unit or "s"]
             elif role in ("tools", "system"):
-                tokens[role] = np.nan_to_num(values, nan=0.0).astype(np.int64)
+                tokens[role] = _whole(values, 0)
             else:
-                columns[role] = np.nan_to_num(values, nan=0.0).astype(np.int64)
+                columns[role] = _whole(values, 0)
         if tokens:
             columns["shared_prefix_tokens"] = sum(tokens.values())
         self.add(**columns)

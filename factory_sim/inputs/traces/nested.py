@@ -6,7 +6,7 @@ from factory_sim.inputs.logs import jsonscan
 from factory_sim.inputs.logs.files import Source
 from factory_sim.inputs.logs.records import Complaints
 from factory_sim.inputs.logs.values import number, positive
-from factory_sim.inputs.traces.gather import Gather
+from factory_sim.inputs.traces.gather import Gather, usable
 
 COLUMNS = (
     "isl",
@@ -54,7 +54,8 @@ def read(source: Source, rows: Gather, complaints: Complaints) -> None:
 def _weka(document: dict, first_row: int, complaints: Complaints) -> list[tuple]:
     """Requests of one conversation. Times of a sub-agent count from its own start; ids are chained, so a trie of ids
     finds the longest prefix that any earlier request of the conversation had (full blocks only)."""
-    block = int(number(document.get("block_size")) or 64)
+    size = number(document.get("block_size"))
+    block = int(size) if usable(size, 0) and size >= 1 else 64
     name = document.get("id")
     found: list[tuple] = []
     trie: dict[tuple[int, int], tuple[int, int]] = {}
@@ -62,8 +63,8 @@ def _weka(document: dict, first_row: int, complaints: Complaints) -> list[tuple]
 
     def add(item: dict, agent: int, start_s: float, shared: int) -> None:
         isl, osl = number(item.get("in")), number(item.get("out"))
-        if isl is None or osl is None or isl < 0 or osl < 0:
-            complaints.add("dropped, no count of tokens", f"session {name}, t {item.get('t')}")
+        if not usable(isl, osl):
+            complaints.add("dropped, no sensible count of tokens", f"session {name}, t {item.get('t')}")
             return
         row, ids = len(found), item.get("hash_ids")
         cached, prefix_of = _walk(trie, ids if isinstance(ids, list) else [], row)
@@ -99,13 +100,16 @@ def _weka(document: dict, first_row: int, complaints: Complaints) -> list[tuple]
 
 
 def _shared(document: dict) -> int:
-    return int((number(document.get("tool_tokens")) or 0) + (number(document.get("system_tokens")) or 0))
+    counts = [number(document.get(name)) or 0 for name in ("tool_tokens", "system_tokens")]
+    return int(sum(count for count in counts if usable(count, 0)))
 
 
 def _walk(trie: dict, ids: list, row: int) -> tuple[int, int]:
     """Follow `ids` from the root and add what is new: (blocks already there, row that put the last of them there)."""
     node, depth, prefix_of, known = 0, 0, -1, True
     for block in ids:
+        if not isinstance(block, int | str):
+            break
         child = trie.get((node, block)) if known else None
         if child is None:
             known = False
@@ -122,8 +126,8 @@ def _serving_sim(document: dict, first_row: int, complaints: Complaints) -> list
     found, pause_s = [], 0.0
     for item in document["sub_requests"] if isinstance(document["sub_requests"], list) else []:
         isl, osl = number(item.get("input_toks")), number(item.get("output_toks"))
-        if isl is None or osl is None or isl < 0 or osl < 0:
-            complaints.add("dropped, no count of tokens", f"session {document.get('session_id')}")
+        if not usable(isl, osl):
+            complaints.add("dropped, no sensible count of tokens", f"session {document.get('session_id')}")
             continue
         start_s = _or_nan(None if start_ns is None else start_ns * 1e-9)
         found.append(

@@ -1,5 +1,6 @@
 """Reading any trace of requests into arrays: recognised by content, streamed block by block, mended and told."""
 
+import csv
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -41,6 +42,13 @@ def read_trace(path: str | Path, *, count_tokens: Callable[[str], int] | None = 
     Failed requests, rows without a prompt and broken rows are left out, answers of 0 tokens count as 1, requests are
     sorted by time: each counted in ``trace.report``. Raises TraceError when the file is no trace or nothing is left.
     """
+    try:
+        return _read(Path(path), count_tokens)
+    except csv.Error as reason:
+        raise TraceError(f"{path}: cannot be read as CSV: {reason}") from None
+
+
+def _read(path: Path, count_tokens) -> Trace:
     complaints, rows = Complaints(), Gather()
     with open_bytes(path, TraceError) as source:
         head = None if source.parquet else jsonscan.head(source.data)

@@ -433,3 +433,39 @@ def test_every_row_is_kept_mended_or_counted(rows, tmp_path_factory):
     assert sorted(zip(trace.isl, trace.osl)) == sorted((i, o) for _, i, o in good)
     assert np.all(np.diff(trace.arrival_s) >= 0)
     assert trace.arrival_s[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("w.json", '{"id": 1, "block_size": 64, "requests": [{"t": 0, "in": 99999999999999999999, "out": 1}, %s]}'),
+        ("w.json", '{"id": 1, "block_size": 64, "requests": [{"t": 0, "in": 9, "out": 1, "hash_ids": [{}]}, %s]}'),
+        ("w.json", '{"id": 1, "block_size": 1e308, "tool_tokens": 1e308, "requests": [%s]}'),
+    ],
+)
+def test_absurd_members_of_sessions_do_no_harm(read, name, text):
+    trace = read(name, text % '{"t": 1, "in": 100, "out": 2, "hash_ids": [1]}')
+    assert trace.isl[-1] == 100
+    assert trace.osl[-1] == 2
+
+
+def test_absurd_hashes_are_numbered_or_cut(read):
+    line = '{"timestamp": 0, "input_length": 1000, "output_length": 2, "hash_ids": [%s]}\n'
+    trace = read("h.jsonl", line % "1, null" + line % "1, 99999999999999999999999" + line % "1, {}" + line % "1, 2" * 3)
+    assert np.diff(trace.block_offsets).tolist() == [1, 2, 1, 2, 2, 2]
+    assert "list cut there" in "\n".join(trace.report.lines())
+    header = "arrived_at,num_prefill_tokens,num_decode_tokens,block_hash_ids\n"
+    trace = read("f.csv", header + '0,20,5,"[1, 99999999999999999999999]"\n1,20,5,"[1, 99999999999999999999999]"\n')
+    assert infinite_cache_hits(trace).tolist() == [0, 20]
+
+
+def test_lengths_of_results_that_are_no_lengths_are_dropped(read):
+    result = {"input_lens": [10, 1e300, None, 30], "output_lens": [5, 1, 1, -7]}
+    trace = read("r.json", json.dumps(result))
+    assert trace.isl.tolist() == [10]
+    assert trace.report.dropped == {"dropped, no sensible count of tokens": 3}
+
+
+def test_stray_carriage_returns_are_no_traceback(read):
+    with pytest.raises(TraceError):
+        read("r.csv", "TIMESTAMP,Context\rTokens,GeneratedTokens\n2023-11-16 18:15:46.68,3,4\n")

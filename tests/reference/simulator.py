@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 END, TIMER, ARRIVAL, START = 0, 1, 2, 3
 TRANSFERRED, READY, LOADED, TIMEOUT, CANCEL, RETRY, SESSION = 1, 2, 3, 4, 5, 6, 7
 COMPLETED, REJECTED, TIMED_OUT, LOST, CANCELLED = 0, 1, 2, 3, 4
+BATCH_CLASS = 1000  # after all others
 UNIT = 1 << 24  # a sequence's gain per step is rounded to this fraction of a token, as the kernel documents
 GOLDEN = 0.6180339887498949
 
@@ -77,6 +78,8 @@ class Request:
     cancelled: bool = False
     preemptions: int = 0
     hit: int = 0
+    ready_s: float = math.nan
+    reserved: int = 0
     nodes: list = field(default_factory=list)
     produced: int = 0
 
@@ -119,6 +122,8 @@ class WorkerState:
         self.link_free_s = 0.0
         self.host_free_s = 0.0
         self.nodes = {}  # block id -> Node
+        self.step_needs = 0
+        self.decodes = True
         self.lru = []  # unreferenced nodes on the GPU, oldest first
         self.host_lru = []
         self.busy_s = 0.0
@@ -237,12 +242,16 @@ class Reference:
         if r.patience_s < math.inf:
             self.timer(self.now + r.patience_s, CANCEL, r)
         if r.batch and self.o.batch_limit > 0:
+            r.priority = BATCH_CLASS
             room = [i for i in self.able() if self.outstanding[i] < self.o.batch_limit]
-            if not room:
+            i = min(room, key=lambda i: (self.outstanding[i], i)) if room else None
+            if i is None:
                 r.state = "backlog"
                 self.backlog.append(r)
+            elif self.too_long(r, i):
+                self.leave(r, REJECTED)
             else:
-                self.send(r, min(room, key=lambda i: (self.outstanding[i], i)), None)
+                self.send(r, i, None)
             return
         self.route(r)
 
@@ -251,22 +260,26 @@ class Reference:
 
     def route(self, r):
         r.instance = -1
+        r.prompt = r.isl
         i, worker = self.choose(r)
         if i is None:
             self.turn_away(r)
             return
-        tokens = r.isl + r.osl
-        system = self.systems[i]
-        capacity = min(k.kv_capacity_tokens for k in system.workers) // self.o.block_tokens * self.o.block_tokens
-        if tokens > system.max_context_tokens or tokens > capacity:
-            r.finish_s, r.status, r.state = self.now, REJECTED, "left"
-            self.release_children(r)
+        if self.too_long(r, i):
+            self.leave(r, REJECTED)
             return
         waiting = sum(len(w.waiting) for w in self.entry[i] + self.decoders[i])
         if self.o.queue_limit > 0 and waiting >= self.o.queue_limit:
             self.turn_away(r)
             return
         self.send(r, i, worker)
+
+    def too_long(self, r, i):
+        """Beyond the model's window, or more than a worker's KV memory (a shared last block may waste one more)."""
+        system = self.systems[i]
+        blocks = min(k.kv_capacity_tokens for k in system.workers) // self.o.block_tokens
+        capacity = (blocks - self.o.prefix_cache) * self.o.block_tokens
+        return r.isl + r.osl > min(system.max_context_tokens, capacity)
 
     def send(self, r, i, worker):
         r.instance = i
@@ -309,7 +322,7 @@ class Reference:
             a, b = able[int(draw_1 * len(able))], able[int(draw_2 * len(able))]
             return (b if outstanding[b] < outstanding[a] else a), None
         if router == "session_affinity" and r.session >= 0:
-            return able[mix(r.session) % len(able)], None
+            return able[r.session % len(able)], None
         if router == "round_robin":
             chosen = from_pointer[0]
         elif router == "least_kv":
@@ -341,7 +354,12 @@ class Reference:
 
     def fail(self, r, status):
         """Refused, timed out or lost: try again later if the client still wants to, else leave."""
-        if r.attempt < self.o.retries and not (r.batch and self.o.batch_limit > 0):
+        if r.batch and self.o.batch_limit > 0:
+            r.attempt += 1
+            r.state = "backlog"
+            r.first_token_s = r.first_answer_s = math.nan
+            self.backlog.append(r)
+        elif r.attempt < self.o.retries:
             delay = self.o.retry_after_s * self.o.retry_backoff**r.attempt
             r.attempt += 1
             r.state = "away"
@@ -370,7 +388,11 @@ class Reference:
 
     def pull(self, i):
         while self.backlog and self.accepting[i] and self.outstanding[i] < self.o.batch_limit:
-            self.send(self.backlog.pop(0), i, None)
+            r = self.backlog.pop(0)
+            if self.too_long(r, i):
+                self.leave(r, REJECTED)
+            else:
+                self.send(r, i, None)
 
     # -- timers
 
@@ -392,7 +414,7 @@ class Reference:
             else:
                 self.enqueue(r, front=True)
             self.wake(r.worker)
-        elif kind == LOADED and r.state == "loading":
+        elif kind == LOADED and r.state == "loading" and r.ready_s == self.now:
             r.state = "prefilling"
             r.worker.prefilling.append(r)
             self.wake(r.worker)
@@ -432,11 +454,13 @@ class Reference:
         found, parent, on_host = [], None, False
         if self.o.prefix_cache and w.kind.role != "decode":
             covered = 0
+            size = self.o.prefix_block_tokens
+            limit = r.isl if r.prompt == r.isl else r.isl // size * size  # one that comes back uses whole blocks only
             for block in r.blocks:
                 node = w.nodes.get(block)
                 if node is None or node.parent is not parent or (on_host and not node.on_host):
                     break
-                if covered + node.tokens > r.isl:
+                if covered + node.tokens > limit:
                     break
                 on_host = node.on_host
                 covered += node.tokens
@@ -452,7 +476,7 @@ class Reference:
             if k < len(r.nodes):
                 continue
             tokens = min(size, upto - covered)
-            if tokens <= 0 or (tokens < size and upto != r.isl):
+            if tokens <= 0 or (tokens < size and not (upto == r.isl and k == len(r.blocks) - 1)):
                 break
             parent = r.nodes[-1] if r.nodes else None
             node = w.nodes.get(block)
@@ -595,7 +619,8 @@ class Reference:
                 begin = max(self.now, w.host_free_s)
                 w.host_free_s = begin + loading * self.o.host_cache_s_per_token
                 head.state = "loading"
-                self.timer(w.host_free_s, LOADED, head)
+                head.ready_s = w.host_free_s
+                self.timer(head.ready_s, LOADED, head)
                 continue
             head.state = "prefilling"
             w.prefilling.append(head)
@@ -639,7 +664,7 @@ class Reference:
             if r.prefilled >= r.prompt:
                 w.prefilling.remove(r)
                 self.end_prefill(w, r)
-        for r in list(w.running):
+        for r in reversed(list(w.running)):
             if r.cancelled:
                 self.take_off_batch(r)
                 self.withdraw(r)
@@ -669,6 +694,10 @@ class Reference:
             self.take_off_batch(r)
             w.outstanding -= 1
             r.worker, r.state = None, "in_transfer"
+            if r.cancelled:
+                self.let_go(r)
+                self.leave(r, CANCELLED)
+                return
             start_s = max(self.now, w.link_free_s)
             w.link_free_s = start_s + system.kv_link_s_per_token * r.isl
             self.timer(start_s + system.kv_transfer_s_per_token * r.isl + system.kv_transfer_latency_s, TRANSFERRED, r)
@@ -699,6 +728,7 @@ class Reference:
             w.busy_until, w.starting = None, False
             w.waiting, w.running, w.prefilling = [], [], []
             w.nodes, w.lru, w.host_lru = {}, [], []
+            w.link_free_s = w.host_free_s = 0.0
         for r in sorted(self.requests.values(), key=lambda r: r.id):
             if r.instance == i and r.state in (
                 "delayed", "waiting", "prefilling", "running", "loading", "in_transfer"
@@ -709,15 +739,11 @@ class Reference:
                 self.let_go(r)
                 self.fail(r, LOST)
 
+    def set_accepting(self, i, accepting):
+        self.accepting[i] = accepting
+        self.pull(i)
+
     def set_speed(self, i, slow):
         for w in self.entry[i] + self.decoders[i]:
             w.next_slow = slow
 
-
-def mix(key):
-    """The 64-bit finaliser of SplitMix64, for session affinity."""
-    mask = (1 << 64) - 1
-    z = (key + 0x9E3779B97F4A7C15) & mask
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
-    return (z ^ (z >> 31)) >> 1

@@ -233,6 +233,7 @@ def _arrive(
             starting, tree_s, tree_worker,
         )  # fmt: skip
         return
+    r["priority"] = pool["classes"] - 1
     best = -1
     for i in range(pool["n_instances"]):
         n = instances[i]["outstanding"]

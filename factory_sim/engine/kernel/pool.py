@@ -197,7 +197,7 @@ class Pool:
         for i in range(leaves - 1, 0, -1):
             self._tree_worker[i] = self._tree_worker[2 * i]
         self._starting = np.zeros(n_workers, np.int64)
-        self._queues = np.zeros((n_workers, priority_classes), QUEUE)
+        self._queues = np.zeros((n_workers, priority_classes + 1), QUEUE)  # batch jobs last
         self._queues["head"] = self._queues["tail"] = -1
         pool = np.zeros(1, POOL)
         self._pool = pool
@@ -219,7 +219,7 @@ class Pool:
             ("n_instances", len(expanded)),
             ("n_workers", n_workers),
             ("leaves", leaves),
-            ("classes", priority_classes),
+            ("classes", priority_classes + 1),
             ("free_head", -1),
             ("free_node", -1),
             ("backlog_head", -1),
@@ -261,7 +261,8 @@ class Pool:
             inst["transfer_latency_s"] = system.kv_transfer_latency_s
             inst["max_context_tokens"] = system.max_context_tokens
             least = min(kind.kv_capacity_tokens for kind in system.workers)
-            inst["capacity_blocks"] = min(least, _MOST_TOKENS) // block_tokens
+            # A shared last block of a prompt that is not full costs its sequence one block more.
+            inst["capacity_blocks"] = min(least, _MOST_TOKENS) // block_tokens - int(self._prefix_cache)
             roles = [kind.role for kind in system.workers]
             if roles not in (["both"], ["prefill", "decode"]):
                 raise CapacityError(f"{system.name}: workers must be 'both', or 'prefill' then 'decode', not {roles}")
@@ -342,7 +343,7 @@ class Pool:
         ids = np.arange(self._next_id, self._next_id + n)
         if n == 0:
             return ids
-        offers, follows = pack(requests, int(self._pool["classes"][0]))
+        offers, follows = pack(requests, int(self._pool["classes"][0]) - 1)
         offers["id"] = ids
         begins = np.flatnonzero(follows < 0)
         if len(begins):

@@ -112,8 +112,8 @@ def _unage(worker, nodes, n):
 
 
 @cold
-def match(pool, w, ids, ids_at, ids_n, isl, nodes, buckets):
-    """Longest chain of leading blocks that worker `w` has, GPU first, then host.
+def match(pool, w, ids, ids_at, ids_n, limit, nodes, buckets):
+    """Longest chain of leading blocks, at most `limit` tokens, that worker `w` has, GPU first, then host.
 
     Returns (last block or -1, blocks matched, tokens, tokens on the host, KV blocks that using them would pin anew).
     """
@@ -127,7 +127,7 @@ def match(pool, w, ids, ids_at, ids_n, isl, nodes, buckets):
         if n < 0:
             break
         node = nodes[n]
-        if node["parent"] != last or (host_tokens > 0 and node["on_host"] == 0) or tokens + node["tokens"] > isl:
+        if node["parent"] != last or (host_tokens > 0 and node["on_host"] == 0) or tokens + node["tokens"] > limit:
             break
         tokens += node["tokens"]
         matched += 1

@@ -451,8 +451,11 @@ def _admit(
             blocks = blocks_of(r["isl"] * UNIT + r["growth"] * (r["done"] + 1), block_tokens * UNIT)
         else:
             if r["ids_n"] > 0 and worker["role"] != ROLE_DECODE:
+                limit = r["isl"]
+                if r["prompt"] > limit:  # one that comes back uses whole blocks only, or evictions could let it in
+                    limit -= limit % pool["prefix_tokens"]
                 last, matched, cached, host_tokens, to_pin = match(
-                    pool, w, ids, r["ids_at"], r["ids_n"], r["isl"], nodes, buckets
+                    pool, w, ids, r["ids_at"], r["ids_n"], limit, nodes, buckets
                 )
             blocks = blocks_of(r["prompt"] - cached, block_tokens)
         if worker["running"] >= worker["max_sequences"] or not fits(
@@ -637,6 +640,10 @@ def _end_prefill(pool, worker, w, instances, slots, keys, items, nodes, buckets,
         worker["outstanding"] -= 1
         r["state"] = IN_TRANSFER
         r["worker"] = -1
+        if r["cancelled"] != 0:
+            let_go(instances, slots, s)
+            leave(pool, slots, parked, timers, finished, s, CANCELLED)
+            return
         inst = instances[r["instance"]]
         start_s = max(pool["now"], worker["link_free_s"])
         worker["link_free_s"] = start_s + inst["link_s_per_token"] * r["isl"]

@@ -46,9 +46,13 @@ def predict_rows(table: "pd.DataFrame", folder: Path | None = None) -> "pd.DataF
     of trust, and a reason with empty values where a row cannot be predicted. `folder` holds other profiles than the
     packaged ones. Raises MeasurementError for missing columns.
     """
+    return predict_normalised(normalise(table), folder)
+
+
+def predict_normalised(rows: "pd.DataFrame", folder: Path | None = None) -> "pd.DataFrame":
+    """The same for rows in the form of `measurements.serving()`."""
     import pandas as pd
 
-    rows = normalise(table)
     out = [_predict(row, folder) for row in rows.itertuples()]
     found = pd.DataFrame(out, columns=list(PREDICTION_COLUMNS[1:]))
     found.insert(0, "measurement_id", rows.measurement_id.to_numpy())
@@ -80,7 +84,7 @@ def _predict(row, folder: Path | None) -> tuple:
         )
     except FactorySimError as error:
         return (*nothing, str(error))
-    ttft, tpot = benchmarks.reported(played, benchmarks.statistic(row.origin))
+    ttft, tpot = benchmarks.reported(played, benchmarks.DEFAULT)
     note = "speculation unknown: predicted without" if row.spec_decoding == "unknown" else ""
     return (
         1e3 * ttft, *(1e3 * ttft * f for f in system.ttft_band),

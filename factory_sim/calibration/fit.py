@@ -28,7 +28,7 @@ from factory_sim.model import serving, step_time
 if TYPE_CHECKING:
     import pandas as pd
 
-NOISE = (0.10, 0.025)
+NOISE = (0.15, 0.0375)
 """Standard deviation of log TTFT and log TPOT of a run around its own configuration (repeats of the same day)."""
 FREEDOM = 4.0
 """Degrees of freedom of the Student-t errors."""
@@ -155,18 +155,17 @@ def _runs(rows, layouts, decode, prefill) -> closed_form.Runs:
     )
 
 
-def play_runs(task: Problem, statistics: Sequence[tuple[str, str]] | None = None) -> np.ndarray:
+def play_runs(task: Problem, statistic: tuple[str, str] = benchmarks.DEFAULT) -> np.ndarray:
     """Play every run with its present parameters; returns log (TTFT s, TPOT s), shape (n, 2).
 
-    `statistics` is (TTFT, TPOT) of each run, "mean" or "median"; the choice for its origin when left out. A run that
-    cannot be played (its requests do not fit) is NaN.
+    `statistic` is what is reported as (TTFT, TPOT): "mean" or "median". A run that cannot be played (its requests do
+    not fit) is NaN.
     """
     decode, prefill = task.parameters()
     out = np.full((len(task.rows), 2), np.nan)
     for index, row in enumerate(task.rows.itertuples()):
         layout = layout_of(row)
         parameters = {layout.workers[0].role: prefill[index], layout.workers[-1].role: decode[index]}
-        statistic = statistics[index] if statistics else benchmarks.statistic(row.origin)
         with suppress(CapacityError):
             out[index] = np.log(benchmarks.reported(play_run(row, layout, parameters), statistic))
     return out

@@ -218,3 +218,14 @@ def bands(folder: Path | None = None) -> dict[tuple[str, str], Band]:
     for row in _rows("bands.csv", folder):
         found.setdefault((row["rung"], row["mode"]), {})[row["metric"]] = (float(row["low"]), float(row["high"]))
     return {key: Band(**value) for key, value in found.items()}
+
+
+@cache
+def left_out_errors(folder: Path | None = None) -> dict[tuple[str, str], tuple[float, float]]:
+    """(scheme, measurement id) -> log of measured over predicted (TTFT, TPOT) with the row left out of the fit."""
+    if folder is not None and not (folder / "residuals.csv").exists():
+        folder = None
+    return {
+        (row["scheme"], row["measurement_id"]): (float(row["log_ttft_error"]), float(row["log_tpot_error"]))
+        for row in _rows("residuals.csv", folder)
+    }

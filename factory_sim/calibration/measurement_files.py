@@ -1,0 +1,131 @@
+"""Users' files of measured runs: read in any usual encoding, checked row by row, bad rows named."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from factory_sim.errors import FactorySimError, MeasurementError
+from factory_sim.inputs import catalog
+from factory_sim.inputs.measurements import REQUIRED, layout_of, normalise
+from factory_sim.model import serving
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LARGEST_BYTES = 500_000_000
+"""Files beyond this are refused: a table of benchmark runs has thousands of rows, not millions."""
+LONGEST_TPOT_S = 100.0
+SHORTEST_TPOT_S = 5e-5
+MOST_TOKENS_PER_STEP = 8.0
+"""Tokens that a speculating sequence can gain in a step, for the roofline check."""
+_ENCODINGS = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"), (b"\xef\xbb\xbf", "utf-8-sig"))
+
+
+def read_csv(path: Path) -> "pd.DataFrame":
+    """Return a CSV as a table; UTF-8, UTF-16 and Latin-1 are recognised, `;` and tab too.
+
+    Raises MeasurementError for a missing, empty, binary or too large file.
+    """
+    import pandas as pd
+
+    try:
+        size = path.stat().st_size
+        head = path.open("rb").read(65536)
+    except OSError as error:
+        raise MeasurementError(f"{path}: cannot be read ({error.strerror})") from None
+    if size > LARGEST_BYTES:
+        raise MeasurementError(f"{path}: {size / 1e6:.0f} MB is no table of benchmark runs (at most 500 MB)")
+    if not head.strip():
+        raise MeasurementError(f"{path}: is empty")
+    if head[:4] == b"PAR1":
+        return pd.read_parquet(path)
+    encoding = next((name for mark, name in _ENCODINGS if head.startswith(mark)), None)
+    if encoding is None and b"\0" in head:
+        raise MeasurementError(f"{path}: is not a text file; a CSV is needed")
+    if encoding is None:
+        encoding = "utf-8" if _decodes(path) else "latin-1"
+    first = head.decode(encoding, errors="replace").splitlines()[0]
+    separator = max(",;\t", key=first.count)
+    try:
+        return pd.read_csv(path, sep=separator, encoding=encoding, low_memory=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeError) as error:
+        raise MeasurementError(f"{path}: is not a CSV ({error})") from None
+
+
+def _decodes(path: Path) -> bool:
+    try:
+        with path.open(encoding="utf-8") as file:
+            while file.read(1 << 20):
+                pass
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def checked(table: "pd.DataFrame", where: str) -> "tuple[pd.DataFrame, list[str]]":
+    """Return (rows that can be fitted or judged, complaints about the others, "row N: column: what").
+
+    Rows are numbered as in the file: the header is row 1. Raises MeasurementError for missing columns, for times in
+    seconds under a name in milliseconds, and when no row is left.
+    """
+    missing = [name for name in REQUIRED if name not in table]
+    if missing:
+        raise MeasurementError(f"{where}: columns missing: {', '.join(missing)}; needed: {', '.join(REQUIRED)}")
+    rows = normalise(table)
+    _unit_of_times(rows, where)
+    complaints, kept, seen = [], [], {}
+    for index, row in enumerate(rows.itertuples()):
+        identity = (row.model, row.gpu, row.backend, row.precision, row.mode, row.parallelism, row.spec_decoding,
+                    row.isl, row.osl, row.concurrency, row.ttft_s, row.tpot_s, row.measured_on)  # fmt: skip
+        reason = row.problem or _complaint(row)
+        if not reason and identity in seen:
+            reason = f"measurement_id: the same run as row {seen[identity] + 2}"
+        if reason:
+            complaints.append(f"row {index + 2}: {reason}")
+        else:
+            seen[identity] = index
+            kept.append(index)
+    if not kept:
+        raise MeasurementError(f"{where}: no usable row is left; " + "; ".join(complaints[:5]))
+    return rows.iloc[kept].reset_index(drop=True), complaints
+
+
+def _unit_of_times(rows: "pd.DataFrame", where: str) -> None:
+    """Refuse a file whose `tpot_ms` can only be seconds."""
+    tpot = rows.tpot_s[rows.tpot_s > 0]
+    if len(tpot) and float(tpot.median()) < SHORTEST_TPOT_S:
+        raise MeasurementError(
+            f"{where}: tpot_ms: the median is {1e3 * float(tpot.median()):.3g}; these look like seconds, "
+            "milliseconds are needed"
+        )
+
+
+def _complaint(row) -> str:
+    """What is wrong with a row that has all configuration columns, or ""."""
+    for name in ("ttft_s", "tpot_s"):
+        value, column = getattr(row, name), name.removesuffix("_s") + "_ms"
+        if not np.isfinite(value):
+            return f"{column}: not a number"
+        if value <= 0:
+            return f"{column}: {1e3 * value:g} is not above zero"
+    if row.tpot_s > LONGEST_TPOT_S:
+        return f"tpot_ms: {1e3 * row.tpot_s:g} ms a token; microseconds under a name in milliseconds?"
+    try:
+        limit = roofline_tpot_s(row)
+    except FactorySimError as error:
+        return str(error)
+    if row.tpot_s < limit:
+        return (
+            f"tpot_ms: {1e3 * row.tpot_s:g} ms is beyond the roofline: reading the weights once takes "
+            f"{1e3 * limit:.3g} ms at peak bandwidth"
+        )
+    return ""
+
+
+def roofline_tpot_s(row) -> float:
+    """Least seconds a token of a row: always-read weights of a GPU over its peak bandwidth, over tokens a step."""
+    worker = layout_of(row).workers[-1]
+    model, gpu = catalog.model(row.model).name, catalog.gpu_name(row.gpu)
+    facts = serving.worker_facts(model, gpu, row.precision, worker)
+    return facts.weights_s * 0.5 / (1.0 if row.spec_decoding == "none" else MOST_TOKENS_PER_STEP)

@@ -1,0 +1,246 @@
+"""`factory-sim profiles`: what has been measured, how well it is fitted, and what we would say of anything else."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Profiles of serving systems: list, show, fit, estimate, validate.", no_args_is_help=True,
+    rich_markup_mode=None,
+)  # fmt: skip
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Folder = Annotated[
+    Path | None, typer.Option("--profiles", metavar="DIR", help="Profiles made by `profiles fit` instead.")
+]
+
+
+def _print(frame, title: str) -> None:
+    from rich.console import Console
+
+    from factory_sim.reports.tables import tidy_table
+
+    Console(highlight=False).print(tidy_table(frame, title=title))
+
+
+def _dump(what) -> None:
+    sys.stdout.write(json.dumps(what, indent=1, allow_nan=False) + "\n")
+
+
+@app.command("list")
+def list_profiles(
+    model: Annotated[str, typer.Option(help="Only models whose name contains this.")] = "",
+    gpu: Annotated[str, typer.Option(help="Only this GPU.")] = "",
+    engine: Annotated[str, typer.Option(help="Only this engine.")] = "",
+    precision: Annotated[str, typer.Option(help="Only this precision.")] = "",
+    mode: Annotated[str, typer.Option(help="Only agg or disagg.")] = "",
+    trust: Annotated[str, typer.Option(help="Only this class of trust.")] = "",
+    most_error: Annotated[
+        float | None, typer.Option("--most-error", metavar="PERCENT", help="Only median TPOT errors up to this.")
+    ] = None,
+    least_rows: Annotated[int, typer.Option("--least-rows", metavar="N", help="Only with at least N rows.")] = 1,
+    as_json: AsJson = False,
+    folder: Folder = None,
+) -> None:
+    """List measured configurations: fit range, rows, and the error of the fit."""
+    from factory_sim.calibration.catalogue import table
+
+    found = table(
+        model=model, gpu=gpu, engine=engine, precision=precision, mode=mode, trust=trust, most_error=most_error,
+        least_rows=least_rows, folder=folder,
+    )  # fmt: skip
+    if as_json:
+        _dump(found.to_dict("records"))
+    else:
+        _print(found.drop(columns=["model", "gpu", "engine", "precision"]), f"{len(found)} measured configurations")
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="Profile, as `profiles list` names it.")],
+    chart: Annotated[
+        Path | None, typer.Option("--chart", metavar="FILE", help="Draw measured against predicted (PNG or SVG).")
+    ] = None,
+    as_json: AsJson = False,
+    folder: Folder = None,
+) -> None:
+    """Show one profile: coefficients with units, fit range, error by region, sources."""
+    from factory_sim.calibration.catalogue import coefficients, page, regions
+
+    found = page(name, folder)
+    if chart is not None:
+        from factory_sim.calibration.catalogue import chart_points
+        from factory_sim.reports.charts.accuracy import accuracy_chart
+
+        accuracy_chart(chart_points(found), title=f"{name}: predicted against measured").savefig(chart)
+        print(f"{chart} written", file=sys.stderr)
+    if as_json:
+        _dump(found)
+        return
+    print(f"{found['profile']}: {found['model']}, {found['gpu']}, {found['engine']}, {found['precision']}")
+    _print(coefficients(found), "Coefficients")
+    _print(regions(found, folder), "Fit range, and error by region (per cent)")
+    print("Sources")
+    for source in found["sources"]:
+        print(f"  {source}")
+
+
+@app.command()
+def fit(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write the profiles to.")],
+    measurements: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Own rows (CSV); added to the packaged ones.")
+    ] = None,
+    only: Annotated[bool, typer.Option("--only", help="Fit the rows of --measurements alone.")] = False,
+    model: Annotated[str, typer.Option(help="Only models whose name contains this.")] = "",
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing folder.")] = False,
+) -> None:
+    """Fit profiles to the packaged rows, or to your own; the packaged files are made by `profiles fit --out DIR`."""
+    from factory_sim.calibration.catalogue import fit_profiles
+
+    def progress(done: int, of: int) -> None:
+        print(f"played all runs {done} of {of} times", file=sys.stderr)
+
+    for line in fit_profiles(out, measurements, only=only, model=model, force=force, progress=progress):
+        print(line)
+
+
+@app.command()
+def estimate(
+    model: Annotated[str, typer.Option(help="Model, e.g. DeepSeek-R1.")],
+    gpu: Annotated[str, typer.Option(help="GPU, e.g. b200, vr200.")],
+    parallelism: Annotated[str, typer.Option(help="e.g. tp8, tp8pp1ep8dpaTr1, P3x4-D4x8dep.")],
+    precision: Annotated[str, typer.Option(help="bf16, fp8, fp4 or int4.")],
+    engine: Annotated[str, typer.Option(help="vllm, sglang or trtllm.")] = "trtllm",
+    speculation: Annotated[str, typer.Option(help="none or mtp.")] = "none",
+    isl: Annotated[int, typer.Option(help="Longest prompt, tokens (uniform from 0.8 of it).")] = 1024,
+    osl: Annotated[int, typer.Option(help="Longest answer, tokens (uniform from 0.8 of it).")] = 1024,
+    concurrency: Annotated[
+        str, typer.Option(help="Requests in flight on one instance, separated by commas.")
+    ] = "1,4,16,64,256",
+    as_of: Annotated[str | None, typer.Option("--as-of", metavar="DATE", help="Date of the software.")] = None,
+    as_json: AsJson = False,
+    folder: Folder = None,
+) -> None:
+    """Say what a system would do, measured or not: TTFT, TPOT and throughput over load, with trust and bands."""
+    from factory_sim.calibration.catalogue import estimate_table
+    from factory_sim.errors import ProfileError
+
+    try:
+        loads = [int(part) for part in concurrency.split(",")]
+    except ValueError:
+        raise ProfileError(f"--concurrency: '{concurrency}' is not a list of whole numbers; e.g. 1,4,16") from None
+    found = estimate_table(
+        model, gpu, engine, precision, parallelism, speculation=speculation, isl=isl, osl=osl, concurrency=loads,
+        as_of=as_of, folder=folder,
+    )  # fmt: skip
+    if as_json:
+        _dump(found.to_dict("records"))
+    else:
+        _print(found, f"{model} on {gpu} ({engine}, {precision}, {parallelism}), {isl} in, {osl} out")
+
+
+@app.command()
+def validate(
+    measurements: Annotated[Path, typer.Option(metavar="FILE", help="CSV with the columns of serving.csv.")],
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write predictions (CSV).")] = None,
+    kind: Annotated[str, typer.Option(help="serving, energy or online; recognised when left out.")] = "",
+    as_json: AsJson = False,
+    folder: Folder = None,
+) -> None:
+    """Predict each row of a file without fitting on it, and report the errors."""
+    from factory_sim.calibration.catalogue import error_frame, validate_file
+
+    found, report, notes = validate_file(measurements, kind, folder)
+    for note in notes:
+        print(note, file=sys.stderr)
+    if out is not None:
+        found.to_csv(out, index=False, float_format="%.6g", lineterminator="\n")
+        print(f"{out} written", file=sys.stderr)
+    if as_json:
+        _dump(report)
+    else:
+        print(f"{report['predicted']} of {report['rows']} rows predicted; absolute errors in per cent")
+        _print(error_frame(report), "")
+
+
+@app.command()
+def crossvalidate(
+    scheme: Annotated[
+        list[str], typer.Option("--scheme", help="concurrency, group, model_gpu, family, gpu; all when left out.")
+    ] = [],  # noqa: B006
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Write residuals.csv, accuracy.csv and bands.csv.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Leave out, refit, predict: the accuracy table of the documentation, and the bands of each rung of trust."""
+    from factory_sim.calibration.accuracy import SCHEMES, accuracy_table, band_table
+    from factory_sim.calibration.accuracy import crossvalidate as leave_out
+
+    def progress(name: str, done: int, of: int) -> None:
+        print(f"{name}: fold {done} of {of}", file=sys.stderr)
+
+    residuals = leave_out(schemes=tuple(scheme) or SCHEMES, progress=progress)
+    table = accuracy_table(residuals)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, frame in (("residuals", residuals), ("accuracy", table), ("bands", band_table(residuals))):
+            frame.to_csv(out / f"{name}.csv", index=False, float_format="%.5g", lineterminator="\n")
+    if as_json:
+        _dump(table.to_dict("records"))
+    else:
+        _print(table, "Errors of left-out rows, per cent; coverage of the P10-P90 bands")
+
+
+@app.command("import")
+def import_results(
+    file: Annotated[Path, typer.Argument(help="File or folder of benchmark results of any supported tool.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write the profile to.")],
+    model: Annotated[str | None, typer.Option(help="Model, if the file does not tell.")] = None,
+    gpu: Annotated[str | None, typer.Option(help="GPU, if the file does not tell.")] = None,
+    engine: Annotated[str | None, typer.Option(help="Engine, if the file does not tell.")] = None,
+    precision: Annotated[str | None, typer.Option(help="Precision, if the file does not tell.")] = None,
+    parallelism: Annotated[str | None, typer.Option(help="e.g. tp8 or P3x4-D4x8dep.")] = None,
+    gpus: Annotated[int | None, typer.Option("--gpus", help="GPUs of the system.")] = None,
+    concurrency: Annotated[float | None, typer.Option(help="Requests in flight, if the file does not tell.")] = None,
+    isl: Annotated[float | None, typer.Option(help="Input tokens, if the file does not tell.")] = None,
+    osl: Annotated[float | None, typer.Option(help="Output tokens, if the file does not tell.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing folder.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a profile of your own benchmark results: what was taken, what was dropped, and the error of the fit."""
+    from factory_sim.calibration.catalogue import import_profile
+
+    facts = {
+        "model": model, "gpu": gpu, "engine": engine, "precision": precision, "parallelism": parallelism,
+        "n_gpus": gpus, "concurrency": concurrency, "isl": isl, "osl": osl,
+    }  # fmt: skip
+    told = import_profile(file, out, facts, force=force)
+    if as_json:
+        _dump(told)
+    else:
+        for line in told["lines"]:
+            print(line)
+
+
+@app.command()
+def mlperf(
+    model: Annotated[str, typer.Option(help="Only benchmarks whose model contains this.")] = "",
+    accelerator: Annotated[str, typer.Option(help="Only this accelerator family, e.g. B200.")] = "",
+    scenario: Annotated[str, typer.Option(help="Offline, Server or Interactive.")] = "",
+    round_: Annotated[str, typer.Option("--round", help="Benchmark version, e.g. v5.1.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """MLPerf(R) results on a page of their own, as published; never fitted, never compared with other figures."""
+    from factory_sim.inputs.mlperf import FOOTNOTE, results
+
+    found = results(model, accelerator, scenario, round_)
+    if as_json:
+        _dump({"results": found.to_dict("records"), "footnote": FOOTNOTE})
+        return
+    _print(found, f"MLPerf\N{REGISTERED SIGN} Inference results, as published: {len(found)} entries")
+    print(FOOTNOTE)

@@ -20,14 +20,17 @@ from factory_sim.units import DAY_S, HOUR_S, MILLION, WEEK_S
 if TYPE_CHECKING:
     import pandas as pd
 
+KINDS = ("cost", "memo", "revenue")
 PERIODS = ("hour", "day", "week", "month")
 _PERIOD_S = {"hour": HOUR_S, "day": DAY_S, "week": WEEK_S}
 
 
-def kinds(postings: pd.DataFrame) -> np.ndarray:
+def kinds(postings: pd.DataFrame) -> pd.Categorical:
     """``cost``, ``revenue`` or ``memo`` for each posting, by its accounts."""
+    import pandas as pd
+
     by_debit, by_credit = (_by_account(postings[side], _kind) for side in ("debit", "credit"))
-    return np.where(by_debit != "", by_debit, by_credit)
+    return pd.Categorical.from_codes(np.where(by_debit >= 0, by_debit, by_credit).astype(np.int8), KINDS)
 
 
 def _by_account(accounts: pd.Series, of: Callable[[str], object]) -> np.ndarray:
@@ -35,14 +38,14 @@ def _by_account(accounts: pd.Series, of: Callable[[str], object]) -> np.ndarray:
     import pandas as pd
 
     if not len(accounts):
-        return np.empty(0, dtype="<U7")
+        return np.empty(0, dtype=np.int8)
     labels = accounts.array if isinstance(accounts.dtype, pd.CategoricalDtype) else pd.Categorical(accounts)
     return np.array([of(str(name)) for name in labels.categories])[labels.codes]
 
 
-def _kind(account: str) -> str:
+def _kind(account: str) -> int:
     head = account.partition(":")[0]
-    return head if head in ("cost", "revenue", "memo") else ""
+    return KINDS.index(head) if head in KINDS else -1
 
 
 def signed_nusd(postings: pd.DataFrame) -> np.ndarray:
@@ -64,7 +67,8 @@ def with_period(table: pd.DataFrame, period: str, calendar: Calendar) -> pd.Data
 
 def profit_and_loss(postings: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
     """Dollars by line: columns ``by``, kind, line, title, use, usd; credit notes are negative revenue."""
-    table = postings.assign(kind=kinds(postings), amount_nusd=signed_nusd(postings))
+    # Only the columns needed: postings are large, and a copy of them all is the peak of memory.
+    table = postings[[*by, "line", "use"]].assign(kind=kinds(postings), amount_nusd=signed_nusd(postings))
     usd = sum_usd(table, [*by, "kind", "line", "use"]).rename("usd").reset_index()
     titles = {"cost": COST_LINES, "revenue": REVENUE_LINES, "memo": MEMO_LINES}
     usd["title"] = [titles[kind].get(line, line) for kind, line in zip(usd.kind, usd.line)]
@@ -74,7 +78,7 @@ def profit_and_loss(postings: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFr
 def totals(postings: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
     """Revenue, cost, margin (USD) and margin_fraction by group; without ``by`` one row."""
     by = list(by)
-    table = postings.assign(kind=kinds(postings), amount_nusd=signed_nusd(postings))
+    table = postings[by].assign(kind=kinds(postings), amount_nusd=signed_nusd(postings))
     if not by:
         table, by = table.assign(all="all"), ["all"]
     wide = sum_usd(table, [*by, "kind"]).unstack("kind", fill_value=0.0)
@@ -122,6 +126,7 @@ def unit_costs(windows: pd.DataFrame, postings: pd.DataFrame, by: Sequence[str] 
     idle and failed capacity spread in proportion (fully_loaded_...).
     """
     keys = list(by)
+    postings = postings[[*keys, "line", "use", "debit", "credit", "amount_nusd"]]
     if not keys:
         windows, postings, keys = windows.assign(all="all"), postings.assign(all="all"), ["all"]
     table = totals(postings, keys)
@@ -137,7 +142,7 @@ def unit_costs(windows: pd.DataFrame, postings: pd.DataFrame, by: Sequence[str] 
 def _attributed(postings: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """Costs by what they paid for."""
     kind = kinds(postings)
-    costs = postings[kind == "cost"]
+    costs = postings.loc[kind == "cost", [*keys, "use", "amount_nusd"]]
     wide = sum_usd(costs, [*keys, "use"]).unstack("use", fill_value=0.0)
     names = {
         "input": "attributed_input",
@@ -148,7 +153,7 @@ def _attributed(postings: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     }
     wide = wide.reindex(columns=list(names), fill_value=0.0).rename(columns=names)
     wide.columns.name = None
-    memo = postings[(kind == "memo") & (postings.line == "energy").to_numpy()]
+    memo = postings.loc[(kind == "memo") & (postings.line == "energy").to_numpy(), [*keys, "amount_nusd"]]
     wide["energy_memo"] = sum_usd(memo, keys).reindex(wide.index, fill_value=0.0) if len(memo) else 0.0
     return wide
 

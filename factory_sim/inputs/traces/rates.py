@@ -73,8 +73,13 @@ def read_rates(path: str | Path, column: str | None = None) -> RateSeries:
     seconds, rate, ...).
 
     `column` picks one of several rates. Empty cells at the end end the series; within it they, negative and
-    unreadable rates are refused; rows out of order are sorted and told. Raises TraceError.
+    unreadable rates are refused; rows out of order are sorted and told. A folder of ServeGen's client data gives the
+    sum of its clients. Raises TraceError.
     """
+    if Path(path).is_dir():
+        from factory_sim.inputs.traces.servegen import read_servegen
+
+        return read_servegen(path).rates
     complaints = Complaints()
     with open_bytes(path, TraceError) as source:
         if source.parquet:

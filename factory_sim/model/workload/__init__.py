@@ -4,7 +4,7 @@ replays."""
 from factory_sim.model.workload.arrivals import ArrivalStream, arrival_times, index_of_dispersion
 from factory_sim.model.workload.bursts import Burstiness, burstiness_like, burstiness_model, measured_burstiness
 from factory_sim.model.workload.chats import Chats, chats
-from factory_sim.model.workload.clients import Clients, ClientStream, client_arrivals, clients
+from factory_sim.model.workload.clients import Clients, ClientStream, client_arrivals, clients, clients_of_folder
 from factory_sim.model.workload.lengths import LengthModel, empirical, length_model, length_model_names
 from factory_sim.model.workload.prefixes import PrefixGroups, group_blocks, prefix_groups
 from factory_sim.model.workload.reasoning import Reasoning, effort_levels, reasoning_model
@@ -34,6 +34,7 @@ __all__ = [
     "chats",
     "client_arrivals",
     "clients",
+    "clients_of_folder",
     "effort_levels",
     "empirical",
     "group_blocks",

@@ -13,6 +13,7 @@ import numpy as np
 
 from factory_sim.errors import TraceError
 from factory_sim.inputs import workloads
+from factory_sim.inputs.traces.servegen import read_servegen
 from factory_sim.model.workload.arrivals import ArrivalStream
 from factory_sim.model.workload.bursts import Burstiness
 from factory_sim.model.workload.quantiles import QuantileCurve
@@ -93,6 +94,14 @@ def clients(name: str, rng: np.random.Generator) -> Clients:
     cv[order] = curve.at(np.array([NormalDist().inv_cdf(float(np.clip(u, 1e-9, 1 - 1e-9))) for u in middle]))
     source = f"{rows['p50_request_weighted'].source}; shares within groups and CVs per client drawn (assumed)"
     return Clients(name, source, share, cv)
+
+
+def clients_of_folder(path: str) -> Clients:
+    """Return the clients of a folder of ServeGen's client data: their own shares and mean CVs, nothing assumed."""
+    data = read_servegen(path)
+    order = np.argsort(-data.share, kind="stable")
+    cv = np.clip(data.cv[order], LEAST_CV, None)
+    return Clients(data.name, f"ServeGen client data: {data.report.notes[0]}", data.share[order], cv)
 
 
 class ClientStream:

@@ -250,6 +250,40 @@ def _trace(spec) -> LengthModel:
     return empirical(trace.name, f"{trace.report.tool}: {trace.name}", trace.isl, trace.osl)
 
 
+def _client_histograms(spec) -> LengthModel:
+    """ServeGen's client data: a client and a window by their requests, then prompt and answer from that client's
+    histograms.
+
+    Within a client and window the two are independent (only marginals are stored); between clients they go together.
+    """
+    spec = _known_keys(spec, {"path"}, "lengths.servegen")
+    from factory_sim.inputs.traces.servegen import read_servegen
+
+    data = read_servegen(str(spec.get("path")))
+    if not data.lengths:
+        raise TraceError(f"{spec.get('path')}: no client has lengths")
+    weight = np.array([part.requests for part in data.lengths])
+    weight /= weight.sum()
+    sides = [[part.isl for part in data.lengths], [part.osl for part in data.lengths]]
+
+    def draw(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+        which = np.searchsorted(np.cumsum(weight)[:-1], rng.random(n), side="right")
+        uniform = rng.random((2, n))
+        found = np.empty((2, n), np.int64)
+        for k in range(len(weight)):
+            mine = np.flatnonzero(which == k)
+            for side in (0, 1):
+                part = sides[side][k]
+                at = np.searchsorted(np.cumsum(part.shares)[:-1], uniform[side, mine], side="right")
+                found[side, mine] = _tokens(part.values[at])
+        return found[0], found[1]
+
+    means = [float(sum(w * (_tokens(h.values) @ h.shares) for w, h in zip(weight, side))) for side in sides]
+    largest = [int(max(_tokens(h.values)[-1] for h in side)) for side in sides]
+    told = f"ServeGen client data: {'; '.join(data.report.notes)}"
+    return LengthModel(data.name, told, *means, *largest, draw)
+
+
 def _named(name: str, rank_correlation: float | None = None) -> LengthModel:
     name = ALIASES.get(name, name)
     if name in workloads.trace_index():
@@ -279,6 +313,7 @@ DESCRIBED = {
     "quantiles": _quantiles,
     "mixture": _mixture,
     "trace": _trace,
+    "servegen": _client_histograms,
 }
 
 

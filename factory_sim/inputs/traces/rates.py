@@ -1,5 +1,6 @@
 """Rates over time that drive demand directly: requests per second in windows, measured or planned."""
 
+import csv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from factory_sim.inputs.logs.values import SECONDS_PER_UNIT, split_unit
 
 TIME_NAMES = ("t", "time", "timestamp", "start", "offset")
 RATE_SUFFIXES = {"_rps": 1.0, "_per_s": 1.0, "_rpm": 1 / 60, "_per_min": 1 / 60, "_per_h": 1 / 3600, "_qps": 1.0}
+MOST_PER_S, LONGEST_SERIES_S = 1e12, 1e12
+"""Rates and times beyond these are nonsense and refused."""
 
 
 @dataclass(frozen=True)
@@ -80,17 +83,21 @@ def read_rates(path: str | Path, column: str | None = None) -> RateSeries:
         from factory_sim.inputs.traces.servegen import read_servegen
 
         return read_servegen(path).rates
+    try:
+        return _read(path, column)
+    except csv.Error as reason:
+        raise TraceError(f"{path}: cannot be read as CSV: {reason}") from None
+
+
+def _read(path: str | Path, column: str | None) -> RateSeries:
     complaints = Complaints()
     with open_bytes(path, TraceError) as source:
-        if source.parquet:
-            names = tables.header(source)
-        else:
-            names = tables.header(source)
-            if names and _is_number(tables.head_rows(source, 1)[0][0][0]):
-                names = ["t_s", "rate_per_s", *(f"column_{k}" for k in range(2, len(names)))]
+        names, headless = tables.header(source), None
+        first = [] if source.parquet else tables.head_rows(source, 1)[0]
+        if first and first[0] and _is_number(first[0][0]):
+            names = headless = ["t_s", "rate_per_s", *(f"column_{k}" for k in range(2, len(names)))]
         time, seconds = _time_column(names, path)
         rate, per_s = _rate_column(names, column, path)
-        headless = names if not source.parquet and names[:2] == ["t_s", "rate_per_s"] and len(names) > 2 else None
         frames = list(tables.blocks(source, {time, rate}, complaints, TraceError, headless))
         name = source.name
     return _series(name, path, frames, time, rate, seconds, per_s, complaints)
@@ -134,16 +141,19 @@ def _series(name, path, frames, time, rate, seconds, per_s, complaints) -> RateS
     if not frames:
         raise TraceError(f"{path}: has no rows")
     frame = pd.concat(frames)
-    t = pd.to_numeric(frame[time], errors="coerce").to_numpy("float64", na_value=np.nan) * seconds
-    value = pd.to_numeric(frame[rate], errors="coerce").to_numpy("float64", na_value=np.nan) * per_s
+    t = pd.to_numeric(frame[time], errors="coerce").to_numpy("float64", na_value=np.nan)
+    value = pd.to_numeric(frame[rate], errors="coerce").to_numpy("float64", na_value=np.nan)
     given = np.flatnonzero(np.isfinite(value))
     if len(given) < 2:
         raise TraceError(f"{path}: column {rate} needs at least two rates")
     t, value = t[: given[-1] + 1], value[: given[-1] + 1]
-    bad = ~np.isfinite(t) | ~np.isfinite(value) | (value < 0)
+    bad = ~np.isfinite(t) | ~np.isfinite(value) | (value < 0) | (value > MOST_PER_S) | (np.abs(t) > LONGEST_SERIES_S)
     if bad.any():
         row = frame.index[int(np.argmax(bad))]
-        raise TraceError(f"{path}: row {row}: a time and a rate >= 0 are needed; found {frame.loc[row].to_dict()}")
+        raise TraceError(
+            f"{path}: row {row}: a sensible time and a rate >= 0 are needed; found {frame.loc[row].to_dict()}"
+        )
+    t, value = t * seconds, value * per_s
     order = np.argsort(t, kind="stable")
     notes = list(complaints.notes())
     if np.any(np.diff(t) < 0):

@@ -55,6 +55,11 @@ def test_users_tables_and_servegen_chunks_are_read(tmp_path):
     assert read_rates(chunk).rate_per_s.tolist() == [1.3316, 0.0, 2.0]
 
 
+def test_a_header_like_the_headless_one_is_a_header(tmp_path):
+    series = read_rates(write(tmp_path, "h.csv", "t_s,rate_per_s,other\n0,1,5\n60,2,6\n"))
+    assert series.rate_per_s.tolist() == [1, 2]
+
+
 def test_rows_out_of_order_are_sorted_and_told(tmp_path):
     series = read_rates(write(tmp_path, "o.csv", "t_s,rate_per_s\n600,2\n0,1\n1200,3\n"))
     assert series.rate_per_s.tolist() == [1, 2, 3]

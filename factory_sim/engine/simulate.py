@@ -24,7 +24,7 @@ from factory_sim.errors import FactorySimError, ScenarioError, SimulationStopped
 from factory_sim.inputs.scenario import Scenario
 from factory_sim.model.outages import failure_kinds
 from factory_sim.streams import stream
-from factory_sim.units import HOUR_S, MINUTE_S
+from factory_sim.units import HOUR_S, MINUTE_S, WEEK_S
 
 __all__ = ["simulate", "window_facts"]
 
@@ -97,9 +97,7 @@ class Factory:
         if demand.series:
             relative = rate_series(demand.series).mean_over
         else:
-
-            def relative(start_s: float, end_s: float) -> float:
-                return resolved.rhythm.mean_over(offset_h + start_s / HOUR_S, offset_h + end_s / HOUR_S)
+            relative = _weekly(resolved.rhythm, offset_h)
 
         sizes = {stage.stage.name: stage.system.gpus for stage in resolved.stages}
         fleet = Fleet(self.env, sizes, pulse, scenario.simulation.sampling.fleet_tolerance)
@@ -147,7 +145,7 @@ class Factory:
                 late_s = lateness_s(rng, after.change.delay_days)
                 env.process(rollout(env, service, before, after, journal, interval_s, late_s))
             rule, spot = service.resolved.service.autoscaler, service.resolved.service.spot
-            if rule:
+            if rule and not (rule.policy == "fixed" and rule.maximum is None):
                 self._check_minimum(service, rule)
                 job = self.jobs[rule.lend_to] if rule.lend_to else None
                 env.process(autoscale(env, service, rule, self._policy(name, rule), journal, job))
@@ -273,6 +271,20 @@ class Factory:
 
     def _stream(self, *name: str) -> np.random.Generator:
         return stream(self.scenario.seed, *name, f"replication {self.journal.replication}")
+
+
+def _weekly(rhythm, offset_h: float) -> Callable[[float, float], float]:
+    """Mean relative rate over two scenario times; the same hours of each week are computed once."""
+    known: dict[tuple[float, float], float] = {}
+
+    def relative(start_s: float, end_s: float) -> float:
+        phase_s = start_s % WEEK_S
+        span = (phase_s, end_s - start_s)
+        if span not in known:
+            known[span] = rhythm.mean_over(offset_h + phase_s / HOUR_S, offset_h + (phase_s + span[1]) / HOUR_S)
+        return known[span]
+
+    return relative
 
 
 def _linked(scenario: Scenario) -> list[list[str]]:

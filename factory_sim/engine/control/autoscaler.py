@@ -82,6 +82,9 @@ AUTOSCALERS = {
     "predictive": predict,
 }
 
+WITHOUT_LATENCIES = ("fixed", "target_load", "queue", "scheduled", "predictive")
+"""Policies that do not look at latencies."""
+
 
 def autoscale(env: simpy.Environment, service: Service, rule: Autoscaler, decide, journal: Journal, job=None):
     """Resize the fleet once per interval, from what the service has just reported; shrink only after a delay."""
@@ -94,7 +97,8 @@ def autoscale(env: simpy.Environment, service: Service, rule: Autoscaler, decide
         serving = fleet.up(key) + service.starting
         installed = serving + fleet.idle(key) + service.released
         most = min(rule.maximum or installed, installed)
-        view = view_of(service, min(rule.minimum, most), most, interval_s, rule.target_load)
+        latencies = rule.policy not in WITHOUT_LATENCIES
+        view = view_of(service, min(rule.minimum, most), most, interval_s, rule.target_load, latencies)
         wanted = min(max(_whole(decide(view, rule), service, env.now), min(rule.minimum, most)), most)
         if wanted >= serving:
             smaller_since = None

@@ -146,7 +146,7 @@ class Service:
     kinds: dict[str, Kind]
     current: str
     """Key of the kind of instance that changes, failures and scaling work on."""
-    cold_start: ColdStart = ColdStart()
+    cold_start: ColdStart = field(default_factory=ColdStart)
     changing: bool = False
     """A roll-out is going on: the autoscaler waits."""
     starting: int = 0
@@ -170,12 +170,18 @@ class Service:
     asked_per_s: float = 0.0
     served_per_s: float = 0.0
     history: deque = field(default_factory=lambda: deque(maxlen=HISTORY))
+    capacities: dict[tuple[str, float], float] = field(default_factory=dict)
+    """(key, slower) -> tested capacity of one instance; computed once."""
+    starts_s: dict[str, float] = field(default_factory=dict)
+    """key -> time to bring an instance up; computed once."""
 
     def capacity_per_s(self, key: str, slower: float = 1.0) -> float:
         """Requests/s that one instance of a kind serves within the promise, at a clock that is `slower` by a factor."""
-        kind, slo = self.kinds[key], self.resolved.service.slo
-        factor = float(kind.stage.slowdowns[self.replication]) * kind.factor * slower
-        return kind.stage.curve.capacity_per_s(slo.ttft_p95_s, slo.tpot_p95_s, factor)
+        if (key, slower) not in self.capacities:
+            kind, slo = self.kinds[key], self.resolved.service.slo
+            factor = float(kind.stage.slowdowns[self.replication]) * kind.factor * slower
+            self.capacities[key, slower] = kind.stage.curve.capacity_per_s(slo.ttft_p95_s, slo.tpot_p95_s, factor)
+        return self.capacities[key, slower]
 
     def number_at(self, key: str, rate_per_s: float) -> float:
         """Mean number of requests at one instance of a kind under a load, from its load test."""
@@ -188,7 +194,13 @@ class Service:
 
     def start_s(self, key: str | None = None) -> float:
         """Seconds to bring up one instance: weights over their bandwidth, engine, graphs."""
-        system = self.kinds[key or self.current].stage.system
+        key = key or self.current
+        if key not in self.starts_s:
+            self.starts_s[key] = self._cold_start_s(key)
+        return self.starts_s[key]
+
+    def _cold_start_s(self, key: str) -> float:
+        system = self.kinds[key].stage.system
         model = catalog.model(system.model)
         always, experts = weight_bytes(model, system.precision)
         copies = sum(worker.count for worker in system.workers)
@@ -259,8 +271,10 @@ def mixture_quantile(parts: list[tuple[float, Facts]], metric: str, q: float) ->
     return float(quantile_rows(bins, counts, (q,))[0, 0])
 
 
-def view_of(service: Service, minimum: int, maximum: int, interval_s: float, target_load: float) -> View:
-    """What the service shows to its autoscaler now."""
+def view_of(
+    service: Service, minimum: int, maximum: int, interval_s: float, target_load: float, latencies: bool = True
+) -> View:
+    """What the service shows to its autoscaler now; without `latencies` these are NaN (they take time to merge)."""
     slo = service.resolved.service.slo
     return View(
         service=service.name,
@@ -277,8 +291,8 @@ def view_of(service: Service, minimum: int, maximum: int, interval_s: float, tar
         waiting=service.waits(),
         capacity_per_s=service.capacity_per_s(service.current) * service.resolved.service.admission.headroom,
         in_system=service.in_system(),
-        ttft_p95_s=service.quantile("ttft", 0.95),
-        tpot_p95_s=service.quantile("tpot", 0.95),
+        ttft_p95_s=service.quantile("ttft", 0.95) if latencies else math.nan,
+        tpot_p95_s=service.quantile("tpot", 0.95) if latencies else math.nan,
         ttft_limit_s=slo.ttft_p95_s,
         tpot_limit_s=slo.tpot_p95_s,
         target_load=target_load,

@@ -64,6 +64,7 @@ _LAYOUT = ("tp", "pp", "ep", "dp", "mode", "replicas", "dp_attention", "parallel
            "prefill_gpus_per_worker", "prefill_ep", "prefill_dp_attention", "decode_workers", "decode_gpus_per_worker",
            "decode_ep", "decode_dp_attention")
 _COUNTS = ("requests_completed", "requests_failed", "input_tokens", "output_tokens")
+_ALL_FIELDS = set(Point.model_fields)
 _EMPTY = {"", "null", "none", "n/a", "na", "-"}
 
 
@@ -122,20 +123,26 @@ def read(report: Report, names: list[str]) -> Found:
     wanted = {name for name, _ in timed.values()} | set(numbers.values()) | set(texts.values())
     layout = [name for name in _LAYOUT if name in names]
     points, seen = [], set()
+    layouts: dict[tuple, dict[str, Any]] = {}
     for frame in tables.blocks(report.source, wanted | set(layout), report.complaints, MeasurementError):
-        for row, cells in zip(frame.index, frame.to_dict("records")):
-            identity = hashlib.blake2b(repr(list(cells.values())).encode(), digest_size=12).digest()
+        columns = list(frame.columns)
+        for row, *values in zip(frame.index, *(frame[name].to_numpy(object) for name in columns)):
+            cells = dict(zip(columns, values))
+            identity = hashlib.blake2b(repr(values).encode(), digest_size=12).digest()
             if identity in seen:
                 report.complaints.add("dropped, same as an earlier row", f"row {row}")
                 continue
             seen.add(identity)
-            point = _point(cells, row, timed, numbers, texts, layout, report)
+            told = tuple(cells[name] for name in layout)
+            if told not in layouts:
+                layouts[told] = {name: _cell(cell) for name, cell in zip(layout, told) if not _missing(cell)}
+            point = _point(cells, row, timed, numbers, texts, layouts[told], report)
             if point is not None:
                 points.append(point)
     return Found(points, TOOL)
 
 
-def _point(cells, row: int, timed, numbers, texts, layout, report: Report) -> Point | None:
+def _point(cells, row: int, timed, numbers, texts, layout: dict[str, Any], report: Report) -> Point | None:
     facts: dict[str, Any] = {}
     for role, (name, factor) in timed.items():
         if _missing(cells[name]):
@@ -170,11 +177,12 @@ def _point(cells, row: int, timed, numbers, texts, layout, report: Report) -> Po
         if found is not None:
             facts["concurrency"] = found / 1000
     words = {role: str(cells[name]).strip() for role, name in texts.items() if not _missing(cells[name])}
-    split = {name: _cell(cells[name]) for name in layout if not _missing(cells[name])}
     words.setdefault("label", f"row {row}")
-    return Point(**facts, **words, parallelism=split, extra=extra, concurrency_set=facts.get("concurrency"),
-                 tpot_basis=timed["tpot_mean_ms"][0] if "tpot_mean_ms" in facts else None,
-                 source=report.source.path.name, format=FORMAT)
+    return Point.model_construct(  # checked above; validation would copy the layout for every row
+        _fields_set=_ALL_FIELDS, **facts, **words, parallelism=layout, extra=extra, concurrency_set=facts.get("concurrency"),
+        tpot_basis=timed["tpot_mean_ms"][0] if "tpot_mean_ms" in facts else None, source=report.source.path.name,
+        format=FORMAT,
+    )
 
 
 def _trouble(facts: dict[str, Any]) -> str | None:

@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from factory_sim.errors import PriceError
+
 if TYPE_CHECKING:
     import pandas as pd
 
 NANO = 10**9
 """Nano-dollars in a dollar: amounts of postings are int64 nano-dollars."""
 
+_LARGEST = 2.0**63
 USES = ("input", "output", "idle", "down")
 """What capacity did: worked on prompts, worked on answers, waited, or was down."""
 
@@ -65,8 +68,17 @@ def memo_accounts(line: str, use: str = "") -> tuple[str, str]:
 
 
 def to_nano(dollars: np.ndarray) -> np.ndarray:
-    """Dollars as whole nano-dollars (int64), rounded half to even. Holds up to 9.2e9 dollars a posting."""
-    return np.rint(np.asarray(dollars, dtype=np.float64) * NANO).astype(np.int64)
+    """Dollars as whole nano-dollars (int64), rounded half to even.
+
+    PriceError for amounts that are not finite or above 9.2e9 dollars a posting: then a unit is wrong.
+    """
+    nano = np.rint(np.asarray(dollars, dtype=np.float64) * NANO)
+    if nano.size and not np.abs(nano).max() < _LARGEST:
+        worst = np.abs(nano).max() / NANO
+        raise PriceError(
+            f"a single posting of {worst:g} USD is more than the books hold; is a price in the wrong unit?"
+        )
+    return nano.astype(np.int64)
 
 
 def exact_sum_nusd(amounts: np.ndarray) -> int:

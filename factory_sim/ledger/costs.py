@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Uses = dict[str, np.ndarray]
 _WEEK_MINUTES = 7 * 24 * 60
+_WORKED = ("input", "output", "idle")
 
 
 def gpu_hours_by_use(windows: pd.DataFrame) -> Uses:
@@ -32,27 +33,24 @@ def gpu_hours_by_use(windows: pd.DataFrame) -> Uses:
     """
     paid = windows.gpu_hours.to_numpy(float)
     down = np.minimum(windows.gpu_hours_down.to_numpy(float), paid)
-    seconds = {use: windows[f"time_{use}_s"].to_numpy(float) for use in ("input", "output", "idle")}
-    worked = seconds["input"] + seconds["output"]
-    total = worked + seconds["idle"]
-    up = paid - down
-    with np.errstate(invalid="ignore", divide="ignore"):
-        shares = {use: np.where(total > 0, seconds[use] / total, 0.0) for use in ("input", "output")}
-    split = {use: up * shares[use] for use in ("input", "output")}
-    split["idle"] = up - split["input"] - split["output"]
-    split["down"] = down
+    split = _shared_out(paid - down, {use: windows[f"time_{use}_s"].to_numpy(float) for use in _WORKED})
+    return split | {"down": down}
+
+
+def _shared_out(whole: np.ndarray, parts: Uses) -> Uses:
+    """The whole in proportion to the parts; idle where there are none."""
+    total = sum(parts.values())
+    some = total > 0
+    share = whole / np.where(some, total, 1.0)
+    split = {use: share * part for use, part in parts.items()}
+    split["idle"] = np.where(some, split["idle"], whole)
     return split
 
 
 def energy_by_use(windows: pd.DataFrame) -> Uses:
     """Energy at the meter in kWh, split by the joules of input, output and idle; the three add up to the facility's."""
     whole = windows.facility_energy_j.to_numpy(float) / KILOWATT_HOUR_J
-    joules = {use: windows[f"{use}_energy_j"].to_numpy(float) for use in ("input", "output", "idle")}
-    total = joules["input"] + joules["output"] + joules["idle"]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        split = {use: whole * np.where(total > 0, joules[use] / total, 0.0) for use in ("input", "output")}
-    split["idle"] = whole - split["input"] - split["output"]
-    return split
+    return _shared_out(whole, {use: windows[f"{use}_energy_j"].to_numpy(float) for use in _WORKED})
 
 
 def cost_entries(windows: pd.DataFrame, money: Money, book: PriceBook, calendar: Calendar) -> list[Entries]:

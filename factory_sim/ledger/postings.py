@@ -76,6 +76,9 @@ def keep_books(
     missing = [column for column in WINDOW_COLUMNS if column not in windows]
     if missing:
         raise PriceError(f"windows lack the columns {', '.join(missing)}")
+    for column in WINDOW_COLUMNS:
+        if windows[column].dtype.kind == "f" and not np.isfinite(windows[column].to_numpy()).all():
+            raise PriceError(f"windows: column {column} holds a value that is not a number")
     book = price_book() if book is None else book
     windows = windows.reset_index(drop=True)
     calendar = Calendar(_moment(start))

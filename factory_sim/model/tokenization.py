@@ -8,9 +8,11 @@ language.
 import csv
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.resources import files
+
+from pydantic import ValidationError
 
 from factory_sim.errors import FactorySimError, ScenarioError, closest
 from factory_sim.inputs.content import Content, ContentRequest
@@ -389,6 +391,18 @@ def request_lengths(request: ContentRequest) -> tuple[int, int]:
     said = content_tokens(request.output, request.family, request.tokenizer, output=True)
     osl = total_tokens(said) + math.ceil(request.reasoning_tokens)
     return max(isl, 1), max(osl, 1)
+
+
+def content_lengths(body: Mapping) -> tuple[int, int]:
+    """(ISL, OSL) of a mapping with the fields of ``ContentRequest``; ScenarioError says what is wrong with it."""
+    try:
+        return request_lengths(ContentRequest.model_validate(body))
+    except ValidationError as error:
+        item = error.errors()[0]
+        path = ".".join(str(part) for part in item["loc"])
+        fields = [*ContentRequest.model_fields, *Content.model_fields]
+        near = closest(str(item["loc"][-1]), fields) if item["type"] == "extra_forbidden" else ""
+        raise ScenarioError(f"content.{path}: {'unknown key' if near else item['msg']}{near}") from None
 
 
 def read_text(path: str) -> str:

@@ -286,3 +286,20 @@ def test_training_is_spread_over_the_tokens_served(make_windows):
     training = postings[postings.line == "training"]
     assert training.amount_nusd.sum() / 1e9 == pytest.approx(4e6 / 1e9 * 5e6)
     assert set(training.use) == {"input", "output"}
+
+
+def test_nothing_played_is_nothing_posted(make_windows):
+    postings = post(make_windows().iloc[:0], terms())
+    assert len(postings) == 0
+    assert total_nusd(postings, "cost") == 0
+
+
+def test_quantities_that_are_not_numbers_are_refused(make_windows):
+    with pytest.raises(PriceError, match="column output_tokens holds a value that is not a number"):
+        post(make_windows(output_tokens=[1.0, np.nan, 1.0, 1.0]), terms())
+
+
+def test_an_amount_beyond_the_books_asks_for_the_unit(make_windows):
+    absurd = terms(costs={"compute": {"prices": {"h200": [quote(1e10, "USD/GPU-h")]}}})
+    with pytest.raises(PriceError, match="wrong unit"):
+        post(make_windows(), absurd)

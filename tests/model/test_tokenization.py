@@ -12,6 +12,7 @@ from factory_sim.errors import FactorySimError, ScenarioError
 from factory_sim.inputs.content import Content, ContentRequest
 from factory_sim.model.tokenization import (
     audio_tokens,
+    content_lengths,
     content_tokens,
     count_text,
     families,
@@ -187,6 +188,17 @@ def test_every_family_has_rules_for_everything(name):
 def test_wrong_content_says_what_would_be_right(content, options, message):
     with pytest.raises(ScenarioError, match=message):
         content_tokens(content, **options)
+
+
+def test_lengths_of_content_in_a_scenario():
+    body = {
+        "input": {"pages": 3, "images": ["1024x1024"]},
+        "output": {"words": 300, "language": "ja"},
+        "family": "qwen",
+    }
+    assert content_lengths(body) == request_lengths(ContentRequest.model_validate(body))
+    with pytest.raises(ScenarioError, match=r"content\.input\.page: unknown key; did you mean 'pages'"):
+        content_lengths({"input": {"page": 3}})
 
 
 def test_languages_go_by_code_or_name():

@@ -738,6 +738,8 @@ class Reference:
                     r.worker.outstanding -= 1
                 self.let_go(r)
                 self.fail(r, LOST)
+        for k in range(len(self.systems)):
+            self.pull(k)
 
     def set_accepting(self, i, accepting):
         self.accepting[i] = accepting

@@ -1,10 +1,19 @@
 """How the kernel is compiled.
 
 Nothing in it allocates, so reference counting of arrays (`_nrt`), which took almost half of the time, is off. `hot`
-functions are inlined: most take a dozen arrays, and passing those costs more than the work.
+functions are inlined: most take a dozen arrays, and passing those costs more than the work. Only entry points are
+cached: numba looks at an entry's own file alone to tell whether its cache is stale, so entries close over `SOURCES`, a
+checksum of all compiled files, which numba's cache index does look at.
 """
+
+import zlib
+from pathlib import Path
 
 from numba import njit
 
-cold = njit(cache=True, nogil=True, _nrt=False)
-hot = njit(cache=True, nogil=True, _nrt=False, forceinline=True)
+cold = njit(nogil=True, _nrt=False)
+hot = njit(nogil=True, _nrt=False, forceinline=True)
+entry = njit(nogil=True, _nrt=False, cache=True)
+
+_COMPILED = ("events", "jit", "kv_cache", "loop", "prefix", "router", "scheduler", "state")
+SOURCES = zlib.crc32(b"".join((Path(__file__).parent / f"{name}.py").read_bytes() for name in _COMPILED)) or 1

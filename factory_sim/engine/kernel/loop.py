@@ -6,8 +6,6 @@ left before the router looks.
 """
 
 import math
-import zlib
-from pathlib import Path
 
 from factory_sim.engine.kernel.events import (
     queue_append,
@@ -17,8 +15,8 @@ from factory_sim.engine.kernel.events import (
     timer_pop,
     timer_push,
 )
-from factory_sim.engine.kernel.jit import cold, hot
-from factory_sim.engine.kernel.prefix import forget_all
+from factory_sim.engine.kernel.jit import SOURCES, cold, entry, hot
+from factory_sim.engine.kernel.prefix import fill_buckets, forget_all
 from factory_sim.engine.kernel.router import least_busy, refresh_signals, route, route_by_prefix
 from factory_sim.engine.kernel.scheduler import (
     account,
@@ -428,10 +426,34 @@ def _lose(
         fail(pool, slots, parked, timers, finished, s, LOST)
 
 
-def _entries(sources: int):
-    """Compile the entry points; `sources` (a checksum of the kernel's files) keeps stale compilations off the cache."""
+@hot
+def _alone(tree_s, leaves, w, time_s):
+    """Whether no other worker's step ends at `time_s` (worker `w`'s, the tree's winner, does)."""
+    i = leaves + w
+    while i > 1:
+        if tree_s[i ^ 1] <= time_s:
+            return False
+        i >>= 1
+    return True
 
-    @cold
+
+@hot
+def _idle(tree_s, tree_worker, leaves, w):
+    """Take worker `w`, whose leaf is already infinite, out of the running."""
+    i = leaves + w
+    while i > 1:
+        i >>= 1
+        child = 2 * i
+        if tree_s[child + 1] < tree_s[child]:
+            child += 1
+        tree_s[i] = tree_s[child]
+        tree_worker[i] = tree_worker[child]
+
+
+def _entries(sources: int):
+    """Define the entry points; they close over `sources` to keep stale compilations out of the cache (`jit.py`)."""
+
+    @entry
     def play(
         pool_array, workers, instances, queues, slots, offers, parked, timers, finished, starting, keys, items, base,
         tree_s, tree_worker, nodes, buckets, ids, until_s,
@@ -526,7 +548,7 @@ def _entries(sources: int):
                     tree_worker,
                 )  # fmt: skip
 
-    @cold
+    @entry
     def operate(
         pool_array, workers, instances, queues, slots, parked, timers, finished, starting, keys, items, base, tree_s,
         tree_worker, nodes, buckets, ids, action, i, value, victims,
@@ -553,6 +575,10 @@ def _entries(sources: int):
                 pool, workers, i, victims, instances, queues, slots, keys, items, base, nodes, buckets, parked, timers,
                 finished, starting, tree_s, tree_worker,
             )  # fmt: skip
+            for k in range(pool["n_instances"]):
+                _pull(
+                    pool, workers, k, instances, queues, slots, parked, timers, finished, starting, tree_s, tree_worker
+                )  # fmt: skip
         elif action == STOP_GRACEFULLY:
             inst["accepting"] = 0
             for k in range(len(victims)):
@@ -563,39 +589,22 @@ def _entries(sources: int):
                     finished, starting, tree_s, tree_worker,
                 )  # fmt: skip
 
-    return play, operate
+    @entry
+    def settle(workers, base, time_s):
+        """Bring the counters of (a copy of) the workers to `time_s`, cutting the spans that are under way."""
+        if sources == 0:
+            return
+        for w in range(len(workers)):
+            _settle(workers[w], base, time_s)
+
+    @entry
+    def rehash(pool_array, nodes, buckets):
+        """Fill an enlarged bucket table of the prefix cache anew."""
+        if sources == 0:
+            return
+        fill_buckets(pool_array[0], nodes, buckets)
+
+    return play, operate, settle, rehash
 
 
-@hot
-def _alone(tree_s, leaves, w, time_s):
-    """Whether no other worker's step ends at `time_s` (worker `w`'s, the tree's winner, does)."""
-    i = leaves + w
-    while i > 1:
-        if tree_s[i ^ 1] <= time_s:
-            return False
-        i >>= 1
-    return True
-
-
-@hot
-def _idle(tree_s, tree_worker, leaves, w):
-    """Take worker `w`, whose leaf is already infinite, out of the running."""
-    i = leaves + w
-    while i > 1:
-        i >>= 1
-        child = 2 * i
-        if tree_s[child + 1] < tree_s[child]:
-            child += 1
-        tree_s[i] = tree_s[child]
-        tree_worker[i] = tree_worker[child]
-
-
-@cold
-def settle(workers, base, time_s):
-    """Bring the counters of (a copy of) the workers to `time_s`, cutting the spans that are under way."""
-    for w in range(len(workers)):
-        _settle(workers[w], base, time_s)
-
-
-_HERE = Path(__file__).parent
-play, operate = _entries(zlib.crc32(b"".join(path.read_bytes() for path in sorted(_HERE.glob("*.py")))) or 1)
+play, operate, settle, rehash = _entries(SOURCES)

@@ -7,8 +7,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from factory_sim.engine.kernel.loop import operate, play, settle
-from factory_sim.engine.kernel.prefix import rehash
+from factory_sim.engine.kernel.loop import operate, play, rehash, settle
 from factory_sim.engine.kernel.router import ROUTERS
 from factory_sim.engine.kernel.state import (
     ACCEPT,

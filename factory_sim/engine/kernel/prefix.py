@@ -244,10 +244,10 @@ def forget_all(pool, worker, w, nodes, buckets):
 
 
 @cold
-def rehash(pool_array, nodes, buckets):
+def fill_buckets(pool, nodes, buckets):
     """Fill an enlarged bucket table anew."""
-    pool = pool_array[0]
-    buckets[:] = -1
+    for b in range(len(buckets)):
+        buckets[b] = -1
     for n in range(len(nodes)):
         if nodes[n]["id"] != -1:
             b = _bucket(pool, nodes[n]["worker"], nodes[n]["id"])

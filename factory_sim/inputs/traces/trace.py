@@ -5,8 +5,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from factory_sim.errors import TraceError
-
 
 @dataclass(frozen=True)
 class TraceReport:
@@ -129,27 +127,3 @@ ROW_ARRAYS = (
     "e2e_s",
     "ttft_s",
 )
-
-
-def infinite_cache_hits(trace: Trace) -> np.ndarray:
-    """Return the leading prompt tokens of each request that an unbounded cache holds when it is served one at a time.
-
-    From block ids where the trace has them (rows in order; a last block may be partial and counts its own tokens),
-    else ``cached_tokens``. int64, shape (n,). Raises TraceError if the trace tells neither.
-    """
-    if trace.block_ids is None:
-        if trace.cached_tokens is None:
-            raise TraceError(f"{trace.name}: has neither block ids nor cached tokens")
-        return np.maximum(trace.cached_tokens, 0)
-    ids, offsets = trace.block_ids, trace.block_offsets
-    first_row = np.zeros(len(ids), np.int64)
-    row_of = np.repeat(np.arange(len(trace)), np.diff(offsets))
-    _, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
-    first_row = row_of[first][inverse]
-    place = np.arange(len(ids)) - offsets[row_of]
-    new_at = np.where(first_row < row_of, np.iinfo(np.int64).max, place)
-    hits = np.diff(offsets).copy()
-    filled = np.flatnonzero(hits > 0)
-    if len(filled):
-        hits[filled] = np.minimum(hits[filled], np.minimum.reduceat(new_at, offsets[filled]))
-    return np.minimum(hits * trace.block_tokens, trace.isl)

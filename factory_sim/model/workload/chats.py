@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
@@ -72,7 +73,6 @@ class Chats:
         return trace.rows(kept)
 
     def _pauses(self, rng: np.random.Generator, n: int) -> np.ndarray:
-        from statistics import NormalDist
 
         sigma = np.log(self.think_p90_s / self.think_median_s) / NormalDist().inv_cdf(0.9)
         return self.think_median_s * np.exp(sigma * rng.standard_normal(n))

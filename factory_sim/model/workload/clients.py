@@ -8,12 +8,12 @@ are independent.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
 from factory_sim.errors import TraceError
 from factory_sim.inputs import workloads
-from factory_sim.inputs.traces.servegen import read_servegen
 from factory_sim.model.workload.arrivals import ArrivalStream
 from factory_sim.model.workload.bursts import Burstiness
 from factory_sim.model.workload.quantiles import QuantileCurve
@@ -88,7 +88,6 @@ def clients(name: str, rng: np.random.Generator) -> Clients:
     curve = QuantileCurve(*zip(*published), name=f"{name}: client CV", smallest=LEAST_CV, largest=top, tail_decades=0.3)
     order = rng.permutation(len(share))
     middle = (np.cumsum(share[order]) - share[order] / 2 + rng.random()) % 1.0  # turned: each client anywhere alike
-    from statistics import NormalDist
 
     cv = np.empty(len(share))
     cv[order] = curve.at(np.array([NormalDist().inv_cdf(float(np.clip(u, 1e-9, 1 - 1e-9))) for u in middle]))
@@ -98,6 +97,8 @@ def clients(name: str, rng: np.random.Generator) -> Clients:
 
 def clients_of_folder(path: str) -> Clients:
     """Return the clients of a folder of ServeGen's client data: their own shares and mean CVs, nothing assumed."""
+    from factory_sim.inputs.traces import read_servegen
+
     data = read_servegen(path)
     order = np.argsort(-data.share, kind="stable")
     cv = np.clip(data.cv[order], LEAST_CV, None)

@@ -257,7 +257,7 @@ def _client_histograms(spec) -> LengthModel:
     Within a client and window the two are independent (only marginals are stored); between clients they go together.
     """
     spec = _known_keys(spec, {"path"}, "lengths.servegen")
-    from factory_sim.inputs.traces.servegen import read_servegen
+    from factory_sim.inputs.traces import read_servegen
 
     data = read_servegen(str(spec.get("path")))
     if not data.lengths:

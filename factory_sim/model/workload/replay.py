@@ -23,8 +23,7 @@ from dataclasses import replace
 import numpy as np
 
 from factory_sim.errors import TraceError
-from factory_sim.inputs.traces import Trace
-from factory_sim.inputs.traces.sessions import prefix_blocks
+from factory_sim.inputs.traces import Trace, prefix_blocks
 from factory_sim.model.workload.arrivals import ArrivalStream
 
 KEEPS = ("dispersion", "swings", "gaps")

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from factory_sim.inputs.logs.records import Complaints
 from factory_sim.inputs.traces import infinite_cache_hits, packaged_trace
-from factory_sim.inputs.traces.sessions import prefix_blocks, settle
+from factory_sim.inputs.traces.prefixes import prefix_blocks
+from factory_sim.inputs.traces.sessions import settle
 from factory_sim.inputs.traces.trace import Trace, TraceReport
 
 EMPTY = TraceReport("test", "test", 0)

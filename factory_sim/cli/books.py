@@ -265,18 +265,23 @@ def explain(
     figure: Annotated[str, typer.Argument(help="Figure of the summary, such as cost_per_million_output_tokens.")],
     window: Annotated[str, typer.Option("--window", help="whole, week_1, ..., or stage_<name>.")] = "whole",
     service: Annotated[str, typer.Option("--service", help="Service, or all.")] = "all",
+    variance: Annotated[bool, typer.Option("--variance", help="Split the band by source of uncertainty.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a tree.")] = False,
 ) -> None:
     """Print where a figure comes from: the tree to quantity times price, with row, source, date and class of each."""
     from factory_sim.results.explain import explain as look_into
     from factory_sim.results.store import read_run
+    from factory_sim.results.variance import explain_band
 
-    found = look_into(read_run(run), figure, window, service)
+    stored = read_run(run)
+    found = look_into(stored, figure, window, service)
+    split = explain_band(stored, figure, window, service) if variance else []
     if as_json:
         answer = {
             "schema": "factory_sim.explain/1", "figure": figure, "window": window, "service": service,
             "summary": {key: _plain(value) for key, value in (found.summary or {}).items()}, "tree": _node(found.root),
             "shares": found.shares, "share_on_assumptions": found.shares.get("assumption", 0.0), "trust": found.trust,
+            "variance": split,
             "warnings": found.warnings,
         }  # fmt: skip
         print(json.dumps(answer, ensure_ascii=False, indent=1))
@@ -297,6 +302,9 @@ def explain(
             "quantities from profiles that are: "
             + ", ".join(f"{name} {share:.1%}" for name, share in found.trust.items())
         )
+    for part in split:
+        span = f"{part['low']:,.6g} to {part['high']:,.6g}"
+        print(f"band from {part['source']}: {part['share']:.1%} of the variance, {span}")
     for warning in found.warnings:
         print(f"warning: {warning}", file=sys.stderr)
 

@@ -358,6 +358,8 @@ class Scale(Record):
     """All costs."""
     sales: PositiveFloat = 1.0
     """All sales."""
+    lines: dict[str, PositiveFloat] = Field(default_factory=dict)
+    """Single lines of the statements: rent, energy, output_tokens, ..."""
 
 
 class Money(Record):

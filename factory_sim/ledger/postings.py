@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from factory_sim.errors import PriceError
+from factory_sim.errors import PriceError, closest
 from factory_sim.inputs.money import Money
 from factory_sim.inputs.prices import PriceBook, PriceRow, price_book
 from factory_sim.ledger import customers
+from factory_sim.ledger.accounts import COST_LINES, REVENUE_LINES
 from factory_sim.ledger.costs import cost_entries
 from factory_sim.ledger.entries import Calendar, Entries, assemble, scale_of
 from factory_sim.ledger.fleet import departure_entries
@@ -79,6 +80,9 @@ def keep_books(
     for column in WINDOW_COLUMNS:
         if windows[column].dtype.kind == "f" and not np.isfinite(windows[column].to_numpy()).all():
             raise PriceError(f"windows: column {column} holds a value that is not a number")
+    for line in terms.scale.lines:
+        if line not in COST_LINES and line not in REVENUE_LINES:
+            raise PriceError(f"money.scale.lines: no line '{line}'{closest(line, [*COST_LINES, *REVENUE_LINES])}")
     book = price_book() if book is None else book
     windows = windows.reset_index(drop=True)
     calendar = Calendar(_moment(start))

@@ -97,7 +97,7 @@ def explain(run: StoredRun, figure: str, window: str = "whole", service: str = "
     known = sorted(set(figures.figure) | set(UNITS))
     if figure not in known:
         raise RunError(f"{run.folder}: no figure '{figure}'{closest(figure, known)}")
-    windows = _picked(run.tables["windows"], window, service, run)
+    windows = picked(run.tables["windows"], window, service, run)
     books = keep_books(run.tables["windows"], stored.money, start=stored.start)
     root = _tree(figure, windows, books, window, service, run)
     rows = figures[(figures.figure == figure) & (figures.window == window) & (figures.service == service)]
@@ -105,7 +105,7 @@ def explain(run: StoredRun, figure: str, window: str = "whole", service: str = "
     return Explanation(root, summary, _shares(root), _rungs(windows), _warnings(root, stored))
 
 
-def _picked(windows: pd.DataFrame, window: str, service: str, run: StoredRun) -> pd.DataFrame:
+def picked(windows: pd.DataFrame, window: str, service: str, run: StoredRun) -> pd.DataFrame:
     """Windows of a span and service."""
     if service != "all":
         names = sorted(set(windows.service.astype(str)))
@@ -228,7 +228,7 @@ def _ratio_node(figure: str, books: Books, service: str, run: StoredRun) -> Node
     weeks = [name for name in _span_names(every) if name.startswith("week_")]
     ends = []
     for week in (weeks[0], weeks[-1]):
-        part = _picked(every, week, service, run)
+        part = picked(every, week, service, run)
         node = _tree(below, part, books, week, service, run)
         node.label = f"{node.label} ({week})"
         ends.append(node)

@@ -13,11 +13,15 @@ from factory_sim.inputs.money import Money
 from factory_sim.ledger.bands import draw_prices, vintages, with_vintage
 from factory_sim.ledger.postings import post
 from factory_sim.ledger.statements import totals
+from factory_sim.results.explain import picked
+from factory_sim.results.reprice import run_terms
 from factory_sim.streams import stream
 from factory_sim.units import MILLION
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from factory_sim.results.store import StoredRun
 
 FIGURES: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
     "cost": lambda table: table.cost,
@@ -75,3 +79,11 @@ def variance_split(
     total = table.variance.sum()
     table.insert(2, "share", table.variance / total if total > 0 else 0.0)
     return table
+
+
+def explain_band(run: StoredRun, figure: str, window: str = "whole", service: str = "all") -> list[dict]:
+    """The variance split of a figure of a stored run: source, variance, share, low, high of each."""
+    stored = run_terms(run.scenario_yaml, str(run.folder / "scenario.yaml"))
+    windows = picked(run.tables["windows"], window, service, run)
+    table = variance_split(windows, stored.money, figure, seed=stored.seed, start=stored.start)
+    return table.to_dict("records")

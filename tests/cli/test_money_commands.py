@@ -107,3 +107,12 @@ def test_export_writes_and_says_where(app, folder, tmp_path):
 def test_bad_input_is_one_message(app, folder, words, message):
     with pytest.raises(FactorySimError, match=message):
         call(app, *[folder if word == "RUN" else word for word in words])
+
+
+def test_explain_splits_the_band(app, folder):
+    answer = json.loads(call(app, "explain", folder, "cost", "--variance", "--json").stdout)
+    assert [part["source"] for part in answer["variance"]] == ["price vintage", "price ranges", "replications"]
+    assert sum(part["share"] for part in answer["variance"]) == pytest.approx(1)
+    assert "of the variance" in call(app, "explain", folder, "cost", "--variance").stdout
+    with pytest.raises(FactorySimError, match="no variance split for 'gross_margin'"):
+        call(app, "explain", folder, "gross_margin", "--variance")

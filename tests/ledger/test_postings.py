@@ -303,3 +303,8 @@ def test_an_amount_beyond_the_books_asks_for_the_unit(make_windows):
     absurd = terms(costs={"compute": {"prices": {"h200": [quote(1e10, "USD/GPU-h")]}}})
     with pytest.raises(PriceError, match="wrong unit"):
         post(make_windows(), absurd)
+
+
+def test_a_scale_of_an_unknown_line_names_the_closest(make_windows):
+    with pytest.raises(PriceError, match="did you mean 'rent'"):
+        post(make_windows(), terms(scale={"lines": {"rents": 2.0}}))

@@ -9,8 +9,10 @@ from factory_sim.calibration.importers import metric_dicts
 from factory_sim.calibration.importers.point import Point
 from factory_sim.calibration.importers.report import Found, Report
 from factory_sim.calibration.importers.tally import Tally
+from factory_sim.errors import MeasurementError
+from factory_sim.inputs.logs import tables
 from factory_sim.inputs.logs.jsonscan import SKIP, Head
-from factory_sim.inputs.logs.values import count, epoch_seconds, number, positive, seconds
+from factory_sim.inputs.logs.values import count, epoch_seconds, number, plain_name, positive, seconds
 
 FORMAT = "aiperf"
 TOOL = "AIPerf"
@@ -25,7 +27,7 @@ def detect(head: Head) -> bool:
     if head.has("aiperf_version"):
         return head.any("request_throughput", "request_latency", "metrics", "per_combination_metrics", "request_count",
                         "output_token_throughput", "input_config")
-    return head.any("input_config.loadgen", "input_config.phases") and head.any(
+    return head.any("input_config.loadgen", "input_config.phases", "records") and head.has("input_config") and head.any(
         "request_throughput.unit", "request_latency.unit", "request_count.unit", "was_cancelled"
     )
 
@@ -59,6 +61,11 @@ def read(report: Report, head: Head) -> Found:
 
 def _summary(document: dict[str, Any], where: str, report: Report) -> Point:
     metrics = metric_dicts.from_json(document)
+    if isinstance(document.get("records"), dict):  # before 0.2, under the names of the report
+        for name, metric in metric_dicts.from_json(document["records"]).items():
+            metrics.setdefault(plain_name(name), metric)
+        if "time_to_last_token" in metrics:
+            metrics.setdefault("request_latency", metrics["time_to_last_token"])
     start_s, end_s = epoch_seconds(document.get("start_time")), epoch_seconds(document.get("end_time"))
     span_s = end_s - start_s if start_s is not None and end_s is not None and end_s > start_s else None
     facts = metric_dicts.figures(metrics, span_s)
@@ -219,8 +226,7 @@ def detect_csv(rows: list[list[str]]) -> bool:
 
 def read_csv(report: Report, head: Head | None) -> Found:
     """Return the point of a CSV summary; two decimals, so the JSON beside it is better."""
-    text = bytes(report.source.data).decode("utf-8", "replace")
-    metrics, header = metric_dicts.from_csv(text)
+    metrics, header = metric_dicts.from_csv(tables.all_rows(report.source, MeasurementError))
     percentiles = [cell for cell in header if cell.startswith("p") and cell[1:].replace(".", "").isdigit()]
     genai_perf = len(percentiles) > 1 and float(percentiles[0][1:]) > float(percentiles[-1][1:])
     if not metrics:

@@ -107,7 +107,7 @@ def read_raw(report: Report, head: Head) -> Found:
         pass
     points = []
     for experiment in experiments:
-        raw = experiment.get("requests")
+        raw = experiment.get("requests") if isinstance(experiment, dict) else None
         if not isinstance(raw, _Raw):
             continue
         facts = raw.tally.figures(raw.tally.span_s)

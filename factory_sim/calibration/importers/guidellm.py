@@ -5,14 +5,14 @@ first token) over all output tokens; its ITL is (last - first token)/(output tok
 are weighted by tokens, so TPOT is computed request by request where the report lists every request.
 """
 
-import csv
-import io
 import json
 from typing import Any
 
 from factory_sim.calibration.importers.point import Point
 from factory_sim.calibration.importers.report import Found, Report
 from factory_sim.calibration.importers.tally import Tally, ratio, times, whole
+from factory_sim.errors import MeasurementError
+from factory_sim.inputs.logs import tables
 from factory_sim.inputs.logs.jsonscan import SKIP, Each, Head
 from factory_sim.inputs.logs.values import count, number, positive
 
@@ -38,6 +38,8 @@ class _Requests:
         self.partial = 0
 
     def take(self, request: Any) -> None:
+        if not isinstance(request, dict):
+            return
         info = request.get("info") if isinstance(request.get("info"), dict) else {}
         moments = info.get("timings") if isinstance(info.get("timings"), dict) else {}
         osl = _first(request.get("output_tokens"), (request.get("output_metrics") or {}).get("text_tokens"))
@@ -231,9 +233,7 @@ def detect_csv(rows: list[list[str]]) -> bool:
 
 def read_csv(report: Report, head: Head | None) -> Found:
     """Return one point for each row of a CSV report."""
-    csv.field_size_limit(1 << 24)
-    text = bytes(report.source.data).decode("utf-8", "replace")
-    rows = [row for row in csv.reader(io.StringIO(text)) if row]
+    rows = [row for row in tables.all_rows(report.source, MeasurementError) if row]
     three = "Run Info" in rows[0] or "Timings" in rows[0]
     headers = rows[:3] if three else rows[:1]
     names = [" | ".join(cell.strip() for cell in cells if cell.strip()) for cells in zip(*headers)]

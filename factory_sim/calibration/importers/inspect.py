@@ -22,6 +22,8 @@ _STEM = re.compile(
     r"(_genai_perf|_aiperf(_aggregate|_sweep)?|_individual_responses|_summary|_lifecycle_metrics)?"
     r"(\.(json|jsonl|csv|ya?ml|parquet))?(\.(gz|bz2|xz|zip))?$"
 )
+_NOT_LAID_OUT = (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError)
+"""What a reader meets where a file of a known format holds something else than that format does."""
 _RANK = {"aiperf": 0, "aiperf_records": 1, "aiperf_csv": 2, "genai_perf": 0, "perf_analyzer": 1, "llmperf": 0,
          "llmperf_responses": 1, "inference_perf": 0, "inference_perf_requests": 1}
 _FAMILY = {"aiperf": "aiperf", "aiperf_records": "aiperf", "genai_perf": "genai_perf", "perf_analyzer": "genai_perf",
@@ -94,13 +96,19 @@ def _read(path: Path) -> _File:
     with open_bytes(path, MeasurementError) as source:
         known = recognise(source)
         report = Report(source)
-        found = known.read(report)
+        try:
+            found = known.read(report)
+        except _NOT_LAID_OUT as reason:
+            raise MeasurementError(
+                f"{path}: looks like {known.name}, but is not laid out so: {type(reason).__name__}: {reason}"
+            ) from reason
         notes = report.all_notes()
         if not found.points:
             why = "; ".join(notes) if notes else "it holds no result"
             raise MeasurementError(f"{path}: nothing usable is left: {why}")
         points = [_checked(point, notes) for point in found.points]
-        return _File(path, known.name, describe(known, found), found.tool, found.tool_version, points, notes)
+        version = found.tool_version if isinstance(found.tool_version, str) else None
+        return _File(path, known.name, describe(known, found), found.tool, version, points, notes)
 
 
 def _checked(point: Point, notes: list[str]) -> Point:

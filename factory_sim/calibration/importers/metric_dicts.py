@@ -4,8 +4,6 @@ Their `inter_token_latency` is (latency - TTFT)/(output tokens - 1) per request,
 `inter_chunk_latency` is the chunk gap. Units are read, never assumed.
 """
 
-import csv
-import io
 import re
 from typing import Any
 
@@ -43,12 +41,12 @@ def from_aggregate(container: dict[str, Any]) -> Metrics:
     return found
 
 
-def from_csv(text: str) -> tuple[Metrics, list[str]]:
-    """Collect the metrics of a CSV export with its blocks, and the header cells of the first block."""
+def from_csv(rows: list[list[str]]) -> tuple[Metrics, list[str]]:
+    """Collect the metrics of a CSV export with its blocks (rows), and the header cells of the first block."""
     found: Metrics = {}
     columns: list[str] = []
     first: list[str] = []
-    for row in csv.reader(io.StringIO(text)):
+    for row in rows:
         cells = [cell.strip() for cell in row]
         if not any(cells):
             columns = []

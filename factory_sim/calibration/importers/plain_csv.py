@@ -179,7 +179,8 @@ def _point(cells, row: int, timed, numbers, texts, layout: dict[str, Any], repor
     words = {role: str(cells[name]).strip() for role, name in texts.items() if not _missing(cells[name])}
     words.setdefault("label", f"row {row}")
     return Point.model_construct(  # checked above; validation would copy the layout for every row
-        _fields_set=_ALL_FIELDS, **facts, **words, parallelism=layout, extra=extra, concurrency_set=facts.get("concurrency"),
+        _fields_set=_ALL_FIELDS, **facts, **words, parallelism=layout, extra=extra,
+        concurrency_set=facts.get("concurrency"),
         tpot_basis=timed["tpot_mean_ms"][0] if "tpot_mean_ms" in facts else None, source=report.source.path.name,
         format=FORMAT,
     )

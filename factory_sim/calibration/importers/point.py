@@ -7,7 +7,10 @@ successful requests over the duration; concurrency is the sum of end-to-end time
 file does not hold is None, never 0.
 """
 
-from pydantic import Field
+import math
+from typing import Any
+
+from pydantic import Field, field_validator
 
 from factory_sim.records import Record
 
@@ -95,6 +98,19 @@ class Point(Record):
     """What makes this run the same run in another file."""
     extra: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
     """Other scalars of the file that may matter."""
+
+    @field_validator("model", "gpu", "engine", "engine_version", "precision", "speculative", "measured_on",
+                     "length_distribution", "identity", mode="before")
+    @classmethod
+    def _text_or_nothing(cls, value: Any) -> str | None:
+        """Files are not ours: what should be a name and is none says nothing."""
+        return value if isinstance(value, str) and value else None
+
+    @field_validator("ttft_mean_ms", "tpot_mean_ms", "chunk_gap_mean_ms", "e2e_mean_ms", "output_tokens_per_s",
+                     "duration_s", "concurrency", "request_rate_per_s", mode="before")
+    @classmethod
+    def _finite_or_nothing(cls, value: Any) -> Any:
+        return None if isinstance(value, float) and not math.isfinite(value) else value
 
     def figures(self) -> dict[str, float | int | None]:
         """Return the common figures alone."""

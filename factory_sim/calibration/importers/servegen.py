@@ -3,14 +3,14 @@ rates with one column a model. Rates, not requests: only the request rate and th
 """
 
 import ast
-import csv
-import io
 import re
 from itertools import pairwise
 from typing import Any
 
 from factory_sim.calibration.importers.point import Point
 from factory_sim.calibration.importers.report import Found, Report
+from factory_sim.errors import MeasurementError
+from factory_sim.inputs.logs import tables
 from factory_sim.inputs.logs.jsonscan import Head
 from factory_sim.inputs.logs.values import number, plain_name
 
@@ -41,8 +41,7 @@ def detect(head: Head) -> bool:
 
 def read_csv(report: Report, head: Head | None) -> Found:
     """Return one point for a client, or one for each model of a table of rates."""
-    text = bytes(report.source.data).decode("utf-8", "replace")
-    rows = [row for row in csv.reader(io.StringIO(text)) if row]
+    rows = [row for row in tables.all_rows(report.source, MeasurementError) if row]
     named = plain_name(rows[0][0]) == "t_s"
     columns = [name.removesuffix("_rps") for name in rows[0][1:]] if named else [report.source.name]
     series: list[list[tuple[float, float]]] = [[] for _ in columns]

@@ -155,7 +155,7 @@ def ms(value_s: float | None) -> float | None:
 
 def whole(value: float | None) -> int | None:
     """A count as an integer, None stays None."""
-    return None if value is None else round(value)
+    return round(value) if value is not None and math.isfinite(value) else None
 
 
 def ratio(over: float | None, under: float | None) -> float | None:

@@ -213,6 +213,10 @@ def read_request_log(path: str | Path) -> "pd.DataFrame":
     if lost:
         notes.append(f"left out, {lost} failed requests")
         frame = frame[frame["ok"]]
+    unknown = 0 if frame.empty else int((frame["isl"].isna() | frame["osl"].isna()).sum())
+    if unknown:
+        notes.append(f"left out, {unknown} requests without counts of tokens")
+        frame = frame[frame["isl"].notna() & frame["osl"].notna()]
     empty = 0 if frame.empty else int((frame["isl"] < 1).sum())
     if empty:
         notes.append(f"left out, {empty} requests without a prompt")

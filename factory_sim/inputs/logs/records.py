@@ -45,9 +45,13 @@ def batch(requests: list[Request]) -> "pd.DataFrame":
     """Return requests as a table with the columns of `Request`."""
     import pandas as pd
 
-    return pd.DataFrame.from_records(requests, columns=list(COLUMNS)).astype(
+    frame = pd.DataFrame.from_records(requests, columns=list(COLUMNS)).astype(
         {name: "float64" for name in NUMBER_COLUMNS} | {"ok": "bool"}
     )
+    for name in ("session", "tenant", "model"):  # a log may hold anything there
+        cells = [cell if isinstance(cell, str | int) else None for cell in frame[name]]
+        frame[name] = pd.Series(cells, index=frame.index, dtype=object)
+    return frame
 
 
 @dataclass

@@ -28,11 +28,25 @@ def head_rows(source: Source, rows: int = 8) -> tuple[list[list[str]], str]:
     first = next((line for line in text.splitlines() if line.strip()), "")
     delimiter = max(_DELIMITERS, key=first.count)
     found = []
-    for row in csv.reader(io.StringIO(text), delimiter=delimiter):
-        found.append(row)
-        if len(found) >= rows:
-            break
+    try:
+        for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter):
+            found.append(row)
+            if len(found) >= rows:
+                break
+    except csv.Error:  # the rows before it are enough to recognise the file, and reading it will tell
+        pass
     return found, delimiter
+
+
+def all_rows(source: Source, error: type[FactorySimError] = TraceError) -> list[list[str]]:
+    """Return every row of a small CSV with commas, blank ones as []. Raises `error` where it is no CSV."""
+    csv.field_size_limit(1 << 24)
+    text = bytes(source.data).decode("utf-8", "replace")
+    reader = csv.reader(io.StringIO(text, newline=""))
+    try:
+        return list(reader)
+    except csv.Error as reason:
+        raise error(f"{source.path}: line {reader.line_num}: is no CSV: {reason}") from None
 
 
 def header(source: Source) -> list[str]:

@@ -4,6 +4,8 @@ A row is one published (or guessed) figure. Several sources of one vintage becom
 vintages are never mixed. A price that a scenario states itself is a ``Quote`` and must carry unit, date and source.
 """
 
+from __future__ import annotations
+
 import csv
 import math
 import re
@@ -13,11 +15,15 @@ from datetime import date
 from functools import cache
 from importlib.resources import files
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from pydantic import Field, model_validator
 
 from factory_sim.errors import PriceError, closest
 from factory_sim.records import Record
+
+if TYPE_CHECKING:
+    import numpy as np
 
 TABLES = ("gpu_prices.csv", "facility.csv", "assumptions.csv", "demand.csv")
 
@@ -129,7 +135,7 @@ class PriceRow:
             return "list price"
         return "estimate"
 
-    def scaled(self, factor: float) -> "PriceRow":
+    def scaled(self, factor: float) -> PriceRow:
         """The same row with value and range times ``factor``."""
         low, high = (None if bound is None else bound * factor for bound in (self.low, self.high))
         return replace(self, value=self.value * factor, low=low, high=high)
@@ -302,13 +308,41 @@ def resolve(ref: PriceRef, name: str, book: PriceBook) -> PriceRow:
     return quote_row(ref, name) if isinstance(ref, Quote) else book.row(ref)
 
 
-def price_path(quotes: Sequence[Quote], name: str) -> tuple[tuple[date, PriceRow], ...]:
-    """A dated path of prices as (first day, row), oldest first; a gap or an overlap is an error.
+@dataclass(frozen=True)
+class PricePath:
+    """Prices one after another."""
 
-    One quote without dates is valid for ever (first day ``date.min``).
-    """
-    if len(quotes) == 1 and quotes[0].valid_from is None:
-        return ((date.min, quote_row(quotes[0], name)),)
+    first_days: tuple[date, ...]
+    """First day of each price, rising; ``date.min`` where there is no first day."""
+    rows: tuple[PriceRow, ...]
+    until: date
+    """Day on which the last price ends (not included); ``date.max`` where it does not."""
+
+    @property
+    def constant(self) -> bool:
+        """One price for ever."""
+        return len(self.rows) == 1 and self.first_days[0] == date.min and self.until == date.max
+
+    def codes(self, days: np.ndarray, name: str) -> np.ndarray:
+        """Number of the row of each day (``date.toordinal``); PriceError for a day without a price."""
+        import numpy as np
+
+        firsts = np.array([day.toordinal() for day in self.first_days])
+        codes = np.searchsorted(firsts, days, side="right") - 1
+        if (codes < 0).any():
+            raise PriceError(f"{name}: no price before {self.first_days[0]}, where the scenario already needs one")
+        if (days >= self.until.toordinal()).any():
+            raise PriceError(f"{name}: no price from {self.until} on, where the scenario still needs one")
+        return codes
+
+
+def price_path(quotes: Sequence[Quote], name: str) -> PricePath:
+    """A dated path of prices; a gap or an overlap between them is an error. One quote without dates holds for ever."""
+    if not quotes:
+        raise PriceError(f"{name}: the list of prices is empty")
+    if len(quotes) == 1:
+        only = quotes[0]
+        return PricePath((only.valid_from or date.min,), (quote_row(only, name),), only.valid_until or date.max)
     for quote in quotes:
         if quote.valid_from is None:
             raise PriceError(f"{name}: each price of a path needs valid_from")
@@ -323,7 +357,8 @@ def price_path(quotes: Sequence[Quote], name: str) -> tuple[tuple[date, PriceRow
             )
         if earlier.valid_until and earlier.valid_until < later.valid_from:
             raise PriceError(f"{name}: no price between {earlier.valid_until} and {later.valid_from}")
-    return tuple((quote.valid_from, quote_row(quote, f"{name}@{quote.valid_from}")) for quote in ordered)
+    rows = tuple(quote_row(quote, f"{name}@{quote.valid_from}") for quote in ordered)
+    return PricePath(tuple(quote.valid_from for quote in ordered), rows, ordered[-1].valid_until or date.max)
 
 
 def row_date(as_of: str) -> date | None:

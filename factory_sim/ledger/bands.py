@@ -142,7 +142,7 @@ def ranged_rows(money: Money, gpus: Sequence[str], book: PriceBook) -> list[Pric
         for stage in stages:
             terms = tariffs.compute_terms(plain, gpu, stage)
             if isinstance(terms, Rent):
-                found = [row for _, row in tariffs.rent_path(terms, gpu, plain, book)]
+                found = list(tariffs.rent_path(terms, gpu, plain, book).rows)
             else:
                 found = tariffs.purchase_rows(terms, gpu, plain, book)
                 found += [tariffs.priced(terms.facility, "facility", "MW", plain, book)]

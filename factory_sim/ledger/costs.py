@@ -94,14 +94,10 @@ def _rent_entries(
 ) -> list[Entries]:  # fmt: skip
     """Rent by the hour; along a price path each window pays the price of its first day."""
     path = tariffs.rent_path(rent, gpu, money, book)
-    if len(path) == 1:
-        return _by_use("rent", hours, path[0][1], window)
-    days = calendar.day_numbers(start_s[window])
-    first_days = np.array([day.toordinal() for day, _ in path])
-    code = np.searchsorted(first_days, days, side="right") - 1
-    if (code < 0).any():
-        raise PriceError(f"rent/{gpu}: no price before {path[0][0]}, where the scenario already rents it")
-    return _by_use("rent", hours, (tuple(row for _, row in path), code), window)
+    if path.constant:
+        return _by_use("rent", hours, path.rows[0], window)
+    codes = path.codes(calendar.day_numbers(start_s[window]), f"rent/{gpu}")
+    return _by_use("rent", hours, (path.rows, codes), window)
 
 
 def _by_use(

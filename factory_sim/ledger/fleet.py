@@ -124,10 +124,11 @@ def _departure(cohort: Cohort, money: Money, book: PriceBook, calendar: Calendar
 def _rent_at(rent: Rent, cohort: Cohort, money: Money, book: PriceBook, calendar: Calendar) -> PriceRow:
     """Rent on the day of departure."""
     path = tariffs.rent_path(rent, cohort.gpu, money, book)
-    if len(path) == 1:
-        return path[0][1]
-    day = int(calendar.day_numbers(np.array([cohort.left_s]))[0])
-    return [row for first, row in path if first.toordinal() <= day][-1]
+    if path.constant:
+        return path.rows[0]
+    # The last day on which the machines were paid for.
+    day = calendar.day_numbers(np.array([cohort.left_s - 1.0]))
+    return path.rows[int(path.codes(day, f"rent/{cohort.gpu}")[0])]
 
 
 def machine_cash(
@@ -171,7 +172,7 @@ def _owned_cash(cohort: Cohort, own: Own, money: Money, book: PriceBook, end_s: 
 
 def _upfront_cash(cohort: Cohort, rent: Rent, money: Money, book: PriceBook, end_s: float) -> list[tuple]:
     """The part of the term's rent paid on arrival, and what of it is still unused at the end."""
-    row = tariffs.rent_path(rent, cohort.gpu, money, book)[0][1]
+    row = tariffs.rent_path(rent, cohort.gpu, money, book).rows[0]
     left_years = max(rent.term_years - (rent.elapsed_years if cohort.first else 0.0), 0.0)
     paid = rent.upfront * row.value * cohort.gpus * left_years * YEAR_S / HOUR_S
     gone_s = end_s if cohort.left_s is None else cohort.left_s

@@ -84,10 +84,19 @@ def plans_of(money: Money, key: str) -> tuple[Plan, ...]:
 
 
 def check_plan_names(money: Money, services: list[str]) -> None:
-    """Raise PriceError for a plan of a service that does not exist."""
+    """Raise PriceError for a plan that nobody uses, or customers of a service that does not exist."""
+    used = [*services, *(group.plan for group in money.customers if group.plan)]
     for name in money.plans:
-        if name != "all" and name not in services:
+        if name != "all" and name not in used:
             raise PriceError(f"money.plans.{name}: no service of this name{closest(name, services)}")
+    for group in money.customers:
+        if group.service not in services:
+            near = closest(group.service, services)
+            raise PriceError(f"money.customers.{group.name}: no service '{group.service}'{near}")
+    for run in money.costs.training:
+        if run.service not in services:
+            near = closest(run.service, services)
+            raise PriceError(f"money.costs.training.{run.name}: no service '{run.service}'{near}")
 
 
 def token_rows(plan: Plan, key: str, money: Money) -> dict[str, PriceRow]:

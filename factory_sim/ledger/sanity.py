@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Sequence
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from functools import cache
 from importlib.resources import files
 
@@ -12,7 +13,8 @@ from factory_sim.inputs.money import Money, Rent
 from factory_sim.inputs.prices import PriceBook, PriceRow, price_book, row_date
 from factory_sim.ledger import tariffs
 from factory_sim.ledger.bands import other_prices
-from factory_sim.ledger.plans import plans_of, token_rows
+from factory_sim.ledger.plans import check_plan_names, plans_of, token_rows
+from factory_sim.units import DAY_S, HOUR_S
 
 STALE_AFTER = timedelta(days=365)
 """Prices older than this at the start of the scenario are called stale."""
@@ -48,6 +50,26 @@ def stale_prices(rows: Sequence[PriceRow], at: date | None) -> list[str]:
     return found
 
 
+def rehearse(money: Money, fleet: Sequence[tuple[str, str, str]], start: datetime | None, duration_days: float) -> None:
+    """Price a made-up hour of every day of a scenario: what is wrong with its terms shows before it is played.
+
+    ``fleet`` holds (service, stage, gpu) of everything that will run. Raises PriceError: a price that is missing, of
+    the wrong unit or in a currency without a rate, a day without a plan or a price, a plan of no service.
+    """
+    import numpy as np
+    import pandas as pd
+
+    from factory_sim.ledger.postings import WINDOW_COLUMNS, post
+
+    check_plan_names(money, sorted({service for service, _, _ in fleet}))
+    days = np.arange(max(math.ceil(duration_days), 1))
+    service, stage, gpu = (np.repeat([entry[place] for entry in fleet], len(days)) for place in range(3))
+    start_s = np.minimum(np.tile(days * DAY_S, len(fleet)), max(duration_days * DAY_S - HOUR_S, 0.0))
+    table = dict.fromkeys(WINDOW_COLUMNS, 1.0) | {"replication": 0, "gpus": 1.0, "service": service, "stage": stage}
+    table |= {"gpu": gpu, "start_s": start_s, "end_s": start_s + HOUR_S}
+    post(pd.DataFrame(table), money, start=start)
+
+
 def money_warnings(
     money: Money, gpus: Sequence[str], services: Sequence[str], at: date | None = None, book: PriceBook | None = None
 ) -> list[str]:
@@ -61,7 +83,7 @@ def money_warnings(
         for stage in ("", *money.costs.compute_by_stage):
             terms = tariffs.compute_terms(money, gpu, stage)
             if isinstance(terms, Rent):
-                found = [row for _, row in tariffs.rent_path(terms, gpu, money, book)]
+                found = list(tariffs.rent_path(terms, gpu, money, book).rows)
             else:
                 found = tariffs.purchase_rows(terms, gpu, money, book)
             rows |= {row.row: row for row in found}

@@ -10,7 +10,7 @@ from datetime import date
 from factory_sim.errors import PriceError
 from factory_sim.inputs import catalog
 from factory_sim.inputs.money import Money, Own, Rent, TrainingCost
-from factory_sim.inputs.prices import PriceBook, PriceRef, PriceRow, in_dollars, price_path, resolve
+from factory_sim.inputs.prices import PriceBook, PricePath, PriceRef, PriceRow, in_dollars, price_path, resolve
 from factory_sim.ledger.capital import annuity, annuity_with_residual, straight_line
 from factory_sim.units import HOUR_S, MEGAWATT_W, YEAR_S
 
@@ -64,14 +64,13 @@ def compute_terms(money: Money, gpu: str, stage: str) -> Rent | Own:
     return costs.compute_by_stage.get(stage) or costs.compute_by_gpu.get(gpu) or costs.compute
 
 
-def rent_path(rent: Rent, gpu: str, money: Money, book: PriceBook) -> tuple[tuple[date, PriceRow], ...]:
-    """Rent of a GPU in USD/GPU-h as (first day, row); one entry where it does not change."""
+def rent_path(rent: Rent, gpu: str, money: Money, book: PriceBook) -> PricePath:
+    """Rent of a GPU in USD/GPU-h over time; one price where it does not change."""
     own = {catalog.gpu_name(name): quotes for name, quotes in rent.prices.items()}
     if gpu in own:
-        if not own[gpu]:
-            raise PriceError(f"money.costs.compute.prices.{gpu}: the list of prices is empty")
         path = price_path(own[gpu], f"rent/{gpu}")
-        return tuple((day, drawn(in_dollars(row, "GPU-h", money.rates), money)) for day, row in path)
+        rows = tuple(drawn(in_dollars(row, "GPU-h", money.rates), money) for row in path.rows)
+        return replace(path, rows=rows)
     try:
         row = book.find(basis_item(rent.basis, rent.vintage), gpu, rent.vintage)
     except PriceError as error:
@@ -80,7 +79,7 @@ def rent_path(rent: Rent, gpu: str, money: Money, book: PriceBook) -> tuple[tupl
             f"money.costs.compute: no price of basis '{rent.basis}', vintage '{rent.vintage}' for GPU '{gpu}' "
             f"(vintages that have one: {have}); give one under compute.prices.{gpu}"
         ) from error
-    return ((date.min, drawn(in_dollars(row, "GPU-h", money.rates), money)),)
+    return PricePath((date.min,), (drawn(in_dollars(row, "GPU-h", money.rates), money),), date.max)
 
 
 def all_in_w(gpu: str) -> float:

@@ -216,7 +216,7 @@ def reprice(run: StoredRun, settings: Sequence[str] = (), scales: Sequence[str] 
     stored = run_terms(run.scenario_yaml, str(run.folder / "scenario.yaml"))
     windows = run.tables["windows"]
     terms = changed_money(stored.money, settings, scales)
-    check_plan_names(terms, [*stored.services, *(group.plan for group in terms.customers)])
+    check_plan_names(terms, list(stored.services))
     old = keep_books(windows, stored.money, start=stored.start).postings
     before = money_figures(windows, old, old).drop(columns=["low", "high"])
     books = keep_books(windows, terms, start=stored.start)

@@ -2,6 +2,7 @@
 
 from datetime import date
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
@@ -94,7 +95,13 @@ def test_a_unit_that_is_not_a_price_is_refused():
 
 
 def test_paths_need_dates_and_no_gaps():
-    assert price_path([quote()], "p")[0][0] == date.min
+    assert price_path([quote()], "p").constant
+    assert not price_path([quote(valid_until="2026-12-01")], "p").constant
+    days = np.array([date(2026, 11, 30).toordinal(), date(2026, 12, 1).toordinal()])
+    with pytest.raises(PriceError, match="no price from 2026-12-01 on"):
+        price_path([quote(valid_until="2026-12-01")], "p").codes(days, "p")
+    with pytest.raises(PriceError, match="list of prices is empty"):
+        price_path([], "p")
     with pytest.raises(PriceError, match="needs valid_from"):
         price_path([quote(), quote(3.0, valid_from="2026-11-01")], "p")
     with pytest.raises(PriceError, match="two prices are valid from"):

@@ -6,7 +6,8 @@ import pytest
 
 from factory_sim.errors import PriceError
 from factory_sim.inputs.money import Money
-from factory_sim.ledger.sanity import money_warnings
+from factory_sim.ledger.postings import _moment
+from factory_sim.ledger.sanity import money_warnings, rehearse
 
 AT = date(2026, 11, 2)
 
@@ -58,3 +59,38 @@ def test_a_service_without_a_plan_is_named():
 def test_a_missing_price_is_an_error_before_anything_is_played():
     with pytest.raises(PriceError, match="no price of basis 'spot'"):
         warnings(plans=plan(), costs={"compute": {"basis": "spot"}})
+
+
+LATE = quote(2, "USD/GPU-h") | {"valid_from": "2026-11-20"}
+ALL = {"all": {"request_usd": 1}}
+FLEET = [("chat", "old", "h200"), ("chat", "new", "b200")]
+
+
+def rehearsed(start=AT, days=28.0, **money):
+    rehearse(Money.model_validate(money), FLEET, _moment(start), days)
+
+
+def test_sound_terms_can_be_rehearsed():
+    rehearsed(plans=plan())
+    rehearsed(plans=plan(), costs={"compute": {"kind": "own"}}, days=0.01)
+    rehearsed()
+
+
+@pytest.mark.parametrize(
+    ("money", "message"),
+    [
+        ({"plans": plan(list_price="openai/gpt-oss-120b@grok", output_usd_per_million=None)}, "did you mean 'groq'"),
+        ({"plans": plan(currency="EUR")}, r"money\.rates\.EUR"),
+        ({"plans": {"chta": {"output_usd_per_million": 1}}}, "did you mean 'chat'"),
+        ({"plans": plan(valid_from="2026-11-10")}, "no plan is valid on 2026-11-02"),
+        ({"plans": plan(valid_until="2026-11-20")}, "no plan is valid on 2026-11-20"),
+        ({"costs": {"compute": {"vintage": "2025-01"}}}, "vintages that have one"),
+        ({"costs": {"energy": {"price": "electricity_price_industrial/us-zz/2023"}}}, "did you mean"),
+        ({"costs": {"staff": quote(5, "USD/kWh")}}, "USD/MW-year is needed"),
+        ({"costs": {"compute": {"prices": {"h200": [LATE]}}}}, "no price before"),
+        ({"customers": [{"name": "u", "service": "chta", "share": 1}], "plans": plan() | ALL}, "no service 'chta'"),
+    ],
+)  # fmt: skip
+def test_wrong_terms_are_found_before_anything_is_played(money, message):
+    with pytest.raises(PriceError, match=message):
+        rehearsed(**money)

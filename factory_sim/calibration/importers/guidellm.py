@@ -206,7 +206,8 @@ def _setting(benchmark: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
     model = backend.get("model") or (spec.get("backend") or {}).get("model") if isinstance(
         spec.get("backend"), dict) else backend.get("model") or spec.get("model")
     level = streams if streams is not None else positive(strategy.get("rate"))
-    data = next((item for item in spec.get("data") or [] if isinstance(item, dict)), {})
+    listed = spec.get("data") if isinstance(spec.get("data"), list) else []
+    data = next((item for item in listed if isinstance(item, dict)), {})
     fixed = positive(data.get("prompt_tokens")) and not data.get("prompt_tokens_stdev") and not data.get(
         "output_tokens_stdev")
     identity = config.get("id_") or benchmark.get("id_")

@@ -48,7 +48,7 @@ class Point(Record):
     output_tokens_per_s: float | None = None
     duration_s: float | None = None
     concurrency: float | None = None
-    """Mean requests in flight, measured; the limit of a closed loop only where a note says so."""
+    """Mean requests in flight, measured; what was set is `concurrency_set` (InferenceX and tables tell only that)."""
     request_rate_per_s: float | None = None
     """Completed requests a second."""
 

@@ -107,7 +107,9 @@ def _point(document: dict[str, Any], where: str, report: Report) -> Point:
     elif isinstance(document.get("latencies"), list):
         _from_latencies(document["latencies"], facts, duration_s)
     _drop_unmeasured(facts, where, report)
-    _fall_back_on_limit(facts, document, where, report)
+    if facts["concurrency"] is None and document.get("max_concurrency"):
+        report.note(f"{where}: concurrency was not measured (no latencies in the file); its limit was "
+                    f"{document['max_concurrency']}")
     if document.get("ramp_up_strategy"):
         report.note(f"{where}: the load ramped up ({document['ramp_up_strategy']}): no single operating point")
     if facts["requests_completed"] == 0:
@@ -211,17 +213,6 @@ def _drop_unmeasured(facts: dict[str, Any], where: str, report: Report) -> None:
             facts["e2e_mean_ms"] = facts["ttft_mean_ms"]
             facts["concurrency"] = ratio(facts["ttft_mean_ms"] / 1000 * completed, facts["duration_s"])
         facts["ttft_mean_ms"] = None
-
-
-def _fall_back_on_limit(facts: dict[str, Any], document: dict[str, Any], where: str, report: Report) -> None:
-    """Take the limit of a closed loop as the concurrency when no latencies are there to measure it."""
-    limit = positive(document.get("max_concurrency"))
-    if facts["concurrency"] is None and limit and positive(document.get("request_rate")) is None:
-        completed = facts["requests_completed"] or 0
-        if completed >= 2 * limit and not document.get("ramp_up_strategy"):
-            facts["concurrency"] = limit
-            report.note(f"{where}: concurrency is the limit of the closed loop ({limit:g}): the file holds no "
-                        "latencies to measure it")
 
 
 def _setting(document: dict[str, Any]) -> dict[str, Any]:

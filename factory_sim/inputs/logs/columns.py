@@ -8,7 +8,8 @@ from factory_sim.inputs.logs.values import split_unit
 _ALIASES = {
     "start": "timestamp time datetime date start started start_time started_at created created_at create_time "
     "request_time request_start request_start_time request_started_at arrival arrival_time arrived_at arrived "
-    "arrival_timestamp arrival_offset ts t request_timestamp event_time received_at begin_time log_time logged_at "
+    "arrival_timestamp arrival_offset ts t request_timestamp request_created_at request_at start_date timestamp_utc "
+    "event_time received_at begin_time log_time logged_at "
     "start_timestamp queued_at sent_at relative_time offset",
     "end": "end ended end_time ended_at finish finish_time finished_at completed_at completion_time end_timestamp "
     "request_end request_end_time response_completed_at",

@@ -94,7 +94,7 @@ def _times(frame, plan: Mapping, path: str, out, keep, complaints: Complaints) -
             found[negative | (found == 0)] = np.nan
             out[target] = found * SECONDS_PER_UNIT[roles[role].unit]
     for role, target in (("end", "e2e_s"), ("first", "ttft_s")):
-        if role in roles and role + "_s" not in out and np.isnan(out[target]).all() and "start" in roles:
+        if role in roles and "start" in roles and np.isnan(out[target]).all():
             at, bad = moments(frame[roles[role].name], roles[role].unit or plan.start_unit, roles[role].name, path)
             span = at - out["start_s"]
             _complain(complaints, "read as missing, not a time after the start", frame,

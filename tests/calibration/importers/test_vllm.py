@@ -102,15 +102,13 @@ def test_latencies_without_details_give_e2e_and_concurrency(result, write):
     assert point.tpot_basis == "mean_tpot_ms"
 
 
-def test_limit_stands_in_for_concurrency_only_in_a_closed_loop(result, write):
+def test_limit_is_no_measured_concurrency(result, write):
     old = without(result, "latencies", "queue_times", *ARRAYS)
     found = inspect(write("closed.json", old))
-    assert found.points[0].concurrency == 4
-    assert any("limit of the closed loop" in note for note in found.notes)
+    assert (found.points[0].concurrency, found.points[0].concurrency_set) == (None, 4)
+    assert any("its limit was 4" in note for note in found.notes)
     opened = inspect(write("open.json", {**old, "request_rate": 3.0})).points[0]
     assert (opened.concurrency, opened.request_rate_set_per_s, opened.concurrency_set) == (None, 3.0, 4)
-    short = inspect(write("short.json", {**old, "max_concurrency": 100})).points[0]
-    assert short.concurrency is None
 
 
 def test_concurrency_is_never_the_peak_of_one_second_buckets(result, write):

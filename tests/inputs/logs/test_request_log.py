@@ -88,6 +88,17 @@ def test_parquet_with_times_and_durations(tmp_path):
         read_request_log(path)
 
 
+def test_latency_from_start_end_and_first_token(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("start_time,end_time,first_token_time,input_tokens,output_tokens\n"
+                    "2026-01-01T00:00:00Z,2026-01-01T00:00:02Z,2026-01-01T00:00:00.5Z,10,4\n"
+                    "2026-01-01T00:00:01Z,2026-01-01T00:00:00Z,,10,4\n")
+    frame = read_request_log(path)
+    assert (frame.e2e_s[0], frame.ttft_s[0]) == (2.0, 0.5)
+    assert frame.e2e_s.isna().tolist() == [False, True]
+    assert any("row 3, column end_time" in note for note in frame.attrs["notes"])
+
+
 def test_epoch_times_of_two_units_are_not_mixed(tmp_path):
     path = tmp_path / "log.jsonl"
     path.write_text("".join(json.dumps({"created": at, "input_tokens": 1, "output_tokens": 1}) + "\n"

@@ -214,26 +214,29 @@ def statement(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Print profit and loss by period, cash by month, unit economics and worth of a run."""
+    """Print profit and loss, cash and cost of tokens by period, unit economics and worth of a run."""
     from factory_sim.results import statement as books
     from factory_sim.results.store import read_run
 
     found = books.accounts(read_run(run), service)
-    table, cash, units = books.statement(found, period), books.cash(found), books.units(found, family)
+    table, cash, units = books.statement(found, period), books.cash(found, period), books.units(found, family)
+    costs = books.unit_costs_by_period(found, period)
     figures = books.key_figures(found, margin)
     if as_json:
         answer = {
             "schema": "factory_sim.statement/1", "service": service, "period": period,
             "profit_and_loss": table.to_dict("records"), "cash": cash.to_dict("records"),
-            "units": [{key: _plain(value) for key, value in row.items()} for row in units.to_dict("records")],
+            "unit_costs": _records(costs), "units": _records(units),
             "figures": figures,
         }  # fmt: skip
         print(json.dumps(answer, ensure_ascii=False, indent=1))
         return
     _print_statement(table, service, period)
-    print("\n" + f"{'cash by month, USD':46}")
-    for row in cash.itertuples():
-        print(f"{row.month + ' ' + row.line:46}{_short(row.usd):>18}")
+    wide = cash.pivot(index="line", columns="period", values="usd").fillna(0.0)
+    wide = wide[list(dict.fromkeys(cash.period))].assign(total=wide.sum(axis=1))
+    _print_periods(f"cash by {period}, USD", wide)
+    names = {name: name.replace("_", " ") for name in _UNIT_COSTS}
+    _print_periods("cost of tokens, USD", costs.set_index("period")[list(names)].rename(columns=names).T)
     print(
         "\n" + f"{'a unit, USD':46}" + "".join(f"{head:>18}" for head in ("tokens in", "tokens out", "cost", "revenue"))
     )
@@ -246,18 +249,44 @@ def statement(
     print("taxes are left out", file=sys.stderr)
 
 
-def _print_statement(table, service: str, period: str) -> None:
+def _records(table) -> list[dict]:
+    return [{name: _plain(value) for name, value in row.items()} for row in table.to_dict("records")]
+
+
+_UNIT_COSTS = (
+    "cost_per_million_output_tokens",
+    "cost_per_million_tokens",
+    "attributed_cost_per_million_input_tokens",
+    "attributed_cost_per_million_output_tokens",
+    "fully_loaded_cost_per_million_input_tokens",
+    "fully_loaded_cost_per_million_output_tokens",
+    "cost_per_request",
+    "revenue_per_gpu_hour",
+    "margin_fraction",
+)
+_PERIODS_SHOWN = 11
+
+
+def _print_periods(title: str, wide) -> None:
     """Lines down, periods across; with many periods the first eleven and the total."""
-    periods = [name for name in table.columns if name not in ("kind", "title", "total")]
-    shown = [*periods[:11], "total"]
-    print(f"{f'profit and loss by {period}, {service}, USD':46}" + "".join(f"{name:>18}" for name in shown))
+    periods = [name for name in wide.columns if name != "total"]
+    shown = [*periods[:_PERIODS_SHOWN], *(name for name in wide.columns if name == "total")]
+    print("\n" + f"{title:46}" + "".join(f"{name:>18}" for name in shown))
+    for name, row in wide.iterrows():
+        print(f"{name:46}" + "".join(f"{_short(row[period]):>18}" for period in shown))
+    if len(periods) > _PERIODS_SHOWN:
+        print(f"({len(periods) - _PERIODS_SHOWN} more in --json)", file=sys.stderr)
+
+
+def _print_statement(table, service: str, period: str) -> None:
+    """Profit and loss with the totals of both sides."""
+    import pandas as pd
+
+    parts = []
     for kind in ("revenue", "cost"):
-        part = table[table.kind == kind]
-        for _, row in part.iterrows():
-            print(f"{row.title:46}" + "".join(f"{_short(row[name]):>18}" for name in shown))
-        print(f"{f'Total {kind}':46}" + "".join(f"{_short(part[name].sum()):>18}" for name in shown))
-    if len(periods) > 11:
-        print(f"({len(periods) - 11} more in --json)", file=sys.stderr)
+        part = table[table.kind == kind].drop(columns="kind").set_index("title")
+        parts += [part, part.sum().to_frame(f"Total {kind}").T]
+    _print_periods(f"profit and loss by {period}, {service}, USD", pd.concat(parts))
 
 
 def explain(

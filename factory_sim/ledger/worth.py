@@ -15,7 +15,7 @@ from factory_sim.ledger import fleet, tariffs
 from factory_sim.ledger.accounts import NANO
 from factory_sim.ledger.capital import irr, npv, payback_years
 from factory_sim.ledger.entries import Calendar
-from factory_sim.ledger.statements import kinds, signed_nusd, totals
+from factory_sim.ledger.statements import kinds, signed_nusd, totals, with_period
 from factory_sim.units import MILLION, YEAR_S
 
 if TYPE_CHECKING:
@@ -191,10 +191,10 @@ def lost_sales(windows: pd.DataFrame, postings: pd.DataFrame, by: Sequence[str] 
     return table
 
 
-def monthly_cash(flows: pd.DataFrame, calendar: Calendar) -> pd.DataFrame:
-    """Cash by month and line, mean over replications: month, line, usd."""
+def cash_by_period(flows: pd.DataFrame, period: str, calendar: Calendar) -> pd.DataFrame:
+    """Cash by period and line, mean over replications: period (number as in ``with_period``), line, usd."""
     count = flows.replication.nunique()
-    # A payment at the very end of a window belongs to the month of that window.
-    month = calendar.month(np.maximum(flows.time_s.to_numpy(float) - 1e-3, 0.0))
-    table = flows.assign(month=month).groupby(["month", "line"], as_index=False).usd.sum()
-    return table.assign(usd=table.usd / count, month=[calendar.month_name(int(m)) for m in table.month])
+    # A payment at the very end of a window belongs to the period of that window.
+    table = flows.assign(start_s=np.maximum(flows.time_s.to_numpy(float) - 1e-3, 0.0))
+    table = with_period(table, period, calendar).groupby(["period", "line"], as_index=False).usd.sum()
+    return table.assign(usd=table.usd / count)

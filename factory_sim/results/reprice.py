@@ -124,7 +124,7 @@ def _reacts(service: dict[str, Any]) -> bool:
     def walk(node: Any) -> bool:
         if isinstance(node, dict):
             for key, value in node.items():
-                if key == "price_elasticity" and value:
+                if key in ("price_elasticity", "willing_usd_per_million") and value:
                     return True
                 if key == "price_path" and value != "held":
                     return True

@@ -17,9 +17,9 @@ from factory_sim.ledger.worth import (
     break_even_day,
     break_even_tokens,
     break_even_utilisation,
+    cash_by_period,
     cash_flows,
     lost_sales,
-    monthly_cash,
     price_factor_for_margin,
     worth,
 )
@@ -73,7 +73,7 @@ def statement(found: Accounts, period: str = "week") -> pd.DataFrame:
         index=["kind", "line"], columns="period", values="usd", aggfunc="sum", fill_value=0.0, observed=True
     )
     wide = wide / found.replications
-    names = [found.calendar.month_name(int(p)) if period == "month" else f"{period} {int(p) + 1}" for p in wide.columns]
+    names = [_period_name(found, period, number) for number in wide.columns]
     wide.columns = names
     wide["total"] = wide.sum(axis=1)
     order = {line: place for place, line in enumerate([*REVENUE_LINES, *COST_LINES])}
@@ -85,9 +85,26 @@ def statement(found: Accounts, period: str = "week") -> pd.DataFrame:
     return wide[["kind", "title", *names, "total"]].reset_index(drop=True)
 
 
-def cash(found: Accounts) -> pd.DataFrame:
-    """Cash by month and line: month, line, usd (mean over replications)."""
-    return monthly_cash(cash_flows(found.windows, found.books.postings, found.terms.money), found.calendar)
+def cash(found: Accounts, period: str = "month") -> pd.DataFrame:
+    """Cash by period and line: period, line, usd (mean over replications); periods are named as in ``statement``."""
+    table = cash_by_period(cash_flows(found.windows, found.books.postings, found.terms.money), period, found.calendar)
+    names = {number: _period_name(found, period, number) for number in table.period.unique()}
+    return table.assign(period=table.period.map(names))
+
+
+def _period_name(found: Accounts, period: str, number: int) -> str:
+    return found.calendar.month_name(int(number)) if period == "month" else f"{period} {int(number) + 1}"
+
+
+def unit_costs_by_period(found: Accounts, period: str = "week") -> pd.DataFrame:
+    """What tokens and requests cost and earn in each period (the columns of ``unit_costs``, over all replications)."""
+    table = unit_costs(
+        with_period(found.windows, period, found.calendar),
+        with_period(found.books.postings, period, found.calendar),
+        ["period"],
+    )
+    table.index = [_period_name(found, period, number) for number in table.index]
+    return table.rename_axis("period").reset_index()
 
 
 def units(found: Accounts, family: str = "openai", requests_per_conversation: float = 4.0) -> pd.DataFrame:
@@ -110,12 +127,25 @@ def units(found: Accounts, family: str = "openai", requests_per_conversation: fl
 
 
 def customer_margins(found: Accounts) -> pd.DataFrame:
-    """Revenue by customer group and line from the invoices: group, customers, usd (mean over replications)."""
+    """Gross margin of each group of customers: group, service, plan, customers, revenue_usd, cost_usd, margin_usd,
+    margin_fraction (means over replications). A group bears its share of the service's costs, as of its tokens.
+    """
+    import pandas as pd
+
     if found.books.invoices is None:
         raise RunError("the scenario tells no customers apart; add money.customers")
-    table = found.books.invoices
-    sums = table.groupby("group").agg(customers=("customer", "nunique"), usd=("usd", "sum"))
-    return sums.assign(usd=sums.usd / found.replications).reset_index()
+    invoiced = found.books.invoices.groupby("group").usd.sum() / found.replications
+    cost = totals(found.books.postings, ["service"]).cost / found.replications
+    rows = []
+    for group in found.terms.money.customers:
+        if group.service in cost.index:
+            revenue, own = float(invoiced.get(group.name, 0.0)), float(cost[group.service]) * group.share
+            margin = revenue - own
+            share = margin / revenue if revenue else float("nan")
+            plan = group.plan or group.service
+            rows.append([group.name, group.service, plan, group.count, revenue, own, margin, share])
+    columns = ["group", "service", "plan", "customers", "revenue_usd", "cost_usd", "margin_usd", "margin_fraction"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def key_figures(found: Accounts, margin_fraction: float | None = None) -> dict[str, float | None]:

@@ -17,10 +17,10 @@ from factory_sim.ledger.worth import (
     break_even_day,
     break_even_tokens,
     break_even_utilisation,
+    cash_by_period,
     cash_flows,
     cost_against_load,
     lost_sales,
-    monthly_cash,
     price_factor_for_margin,
     price_for_margin,
     revenue_ratio,
@@ -134,12 +134,14 @@ def test_an_upfront_part_is_paid_on_the_first_day_and_the_total_is_the_same(make
     assert first.usd.sum() == pytest.approx(-0.25 * 8 * 2.90 * 8766)
 
 
-def test_cash_by_month(make_windows):
+def test_cash_by_period(make_windows):
     windows = make_windows(hours=4, interval_s=DAY_S, replications=2)
     terms = money()
-    table = monthly_cash(cash_flows(windows, post(windows, terms), terms), Calendar(_moment(date(2026, 10, 30))))
-    rent = table[table.line == "rent"].set_index("month").usd
-    assert rent["2026-10"] == rent["2026-11"] == pytest.approx(-2 * 8 * 24 * 2.90)
+    calendar = Calendar(_moment(date(2026, 10, 30)))
+    flows = cash_flows(windows, post(windows, terms), terms)
+    for period, days in (("month", 2), ("day", 1), ("week", 4)):
+        table = cash_by_period(flows, period, calendar)
+        assert table[table.line == "rent"].usd.to_numpy() == pytest.approx(-days * 8 * 24 * 2.90)
 
 
 def test_break_even_utilisation():

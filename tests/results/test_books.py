@@ -14,7 +14,15 @@ from factory_sim.inputs.money import Money
 from factory_sim.ledger.postings import post
 from factory_sim.results.explain import explain
 from factory_sim.results.reprice import changed_money, money_figures, reprice, run_terms
-from factory_sim.results.statement import accounts, cash, customer_margins, key_figures, statement, units
+from factory_sim.results.statement import (
+    accounts,
+    cash,
+    customer_margins,
+    key_figures,
+    statement,
+    unit_costs_by_period,
+    units,
+)
 from factory_sim.results.store import read_run, write_run
 from factory_sim.results.workbook import write_tables, write_workbook
 from tests.made_up_run import HOURS, MONEY, store
@@ -343,14 +351,35 @@ def test_units_of_a_run_add_up_to_its_revenue(run):
 
 
 def test_customers_of_a_stored_run(tmp_path, run):
-    groups = [{"name": "users", "service": "chat", "share": 1.0, "count": 3}]
-    found = accounts(store(tmp_path / "run", MONEY | {"customers": groups}))
-    table = customer_margins(found)
+    groups = [
+        {"name": "many", "service": "chat", "share": 0.75, "count": 3},
+        {"name": "one", "service": "chat", "share": 0.25, "plan": "deal"},
+    ]
+    plans = MONEY["plans"] | {"deal": {"output_usd_per_million": 1.0}}
+    found = accounts(store(tmp_path / "run", {"plans": plans, "customers": groups}))
+    table = customer_margins(found).set_index("group")
     chat = statement(accounts(run, "chat"))
-    assert table.usd.sum() == pytest.approx(chat[chat.kind == "revenue"].total.sum())
-    assert table.customers.tolist() == [3]
+    cost = chat[chat.kind == "cost"].total.sum()
+    assert table.cost_usd.to_dict() == pytest.approx({"many": 0.75 * cost, "one": 0.25 * cost})
+    assert table.revenue_usd["many"] == pytest.approx(0.75 * chat[chat.kind == "revenue"].total.sum())
+    assert table.plan.to_dict() == {"many": "chat", "one": "deal"}
+    assert table.margin_usd.to_numpy() == pytest.approx((table.revenue_usd - table.cost_usd).to_numpy())
     with pytest.raises(RunError, match=r"money\.customers"):
         customer_margins(accounts(run))
+
+
+@pytest.mark.parametrize("period", ["day", "week", "month"])
+def test_cash_and_unit_costs_by_period(run, period):
+    found = accounts(run)
+    whole = statement(found, period)
+    costs = unit_costs_by_period(found, period)
+    periods = [name for name in whole.columns if name not in ("kind", "title", "total")]
+    assert costs.period.tolist() == periods
+    assert costs.cost.sum() == pytest.approx(2 * whole[whole.kind == "cost"].total.sum())
+    flows = cash(found, period).groupby("period").usd.sum()
+    for name in periods:
+        margin = whole[whole.kind == "revenue"][name].sum() - whole[whole.kind == "cost"][name].sum()
+        assert flows[name] == pytest.approx(margin)
 
 
 def test_a_training_run_has_its_break_even(tmp_path):

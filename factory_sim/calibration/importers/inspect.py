@@ -103,12 +103,21 @@ def _read(path: Path) -> _File:
                 f"{path}: looks like {known.name}, but is not laid out so: {type(reason).__name__}: {reason}"
             ) from reason
         notes = report.all_notes()
+        bare = [point for point in found.points if _empty(point)]
+        if bare:
+            notes.append(f"dropped, {len(bare)} results without any figure")
+            found.points = [point for point in found.points if not _empty(point)]
         if not found.points:
             why = "; ".join(notes) if notes else "it holds no result"
             raise MeasurementError(f"{path}: nothing usable is left: {why}")
         points = [_checked(point, notes) for point in found.points]
         version = found.tool_version if isinstance(found.tool_version, str) else None
         return _File(path, known.name, describe(known, found), found.tool, version, points, notes)
+
+
+def _empty(point: Point) -> bool:
+    """True for a result that tells nothing: no count, no time, no length."""
+    return all(value is None for value in point.figures().values()) and point.isl is None and point.osl is None
 
 
 def _checked(point: Point, notes: list[str]) -> Point:

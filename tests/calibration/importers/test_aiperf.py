@@ -109,6 +109,20 @@ def test_killed_run_leaves_records_that_are_enough(tmp_path):
     assert any(note.startswith("inputs.json: left out") for note in found.notes)
 
 
+def test_result_without_any_metric_is_nothing(summary, write):
+    bare = {name: part for name, part in summary.items() if name in ("aiperf_version", "run_info", "benchmark_id")}
+    with pytest.raises(MeasurementError, match="without any figure"):
+        inspect(write("run.json", {**bare, "input_config": {}, "timeslices": []}))
+
+
+def test_layout_before_version_0_2_names_metrics_as_in_the_report(write):
+    early = {"input_config": {"endpoint": {"streaming": True}}, "was_cancelled": False,
+             "records": {"Time to First Token": {"unit": "ms", "avg": 30.5}, "Time to Last Token": {"unit": "ms",
+                                                                                               "avg": 522.2}}}
+    point = inspect(write("profile_export_aiperf.json", early)).points[0]
+    assert (point.ttft_mean_ms, point.e2e_mean_ms, point.requests_completed) == (30.5, 522.2, None)
+
+
 SWEEP = {
     "aggregation_type": "sweep",
     "per_combination_metrics": [

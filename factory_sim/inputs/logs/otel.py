@@ -4,15 +4,17 @@ Spans of the semantic conventions hold no TTFT. OpenLLMetry adds one event a str
 token, and one more than there are tokens means that the last chunk carried only the usage.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from factory_sim.inputs.logs.jsonscan import Head
+from factory_sim.inputs.logs.jsonscan import Each, Head, Plan
 from factory_sim.inputs.logs.records import Complaints, Request
 from factory_sim.inputs.logs.values import epoch_seconds, number
 
 OPERATIONS = ("chat", "text_completion", "completion", "generate_content")
 CHUNK_EVENT = "gen_ai.content.completion.chunk"
+_BATCHES = ("resourceSpans", "resource_spans")
+_SCOPES = ("scopeSpans", "scope_spans", "instrumentationLibrarySpans")
 _INPUT = ("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens", "llm.usage.prompt_tokens",
           "llm.token_count.prompt")
 _OUTPUT = ("gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens", "llm.usage.completion_tokens",
@@ -32,43 +34,44 @@ def detect(head: Head) -> bool:
     return head.has("attributes", "start_time") and head.any("context.trace_id", "context", "trace_id")
 
 
-def requests(document: dict[str, Any], where: str, complaints: Complaints) -> Iterator[Request]:
-    """Yield the requests to language models among the spans of one document."""
-    for span, attributes in _spans(document):
-        operation = attributes.get("gen_ai.operation.name") or attributes.get("llm.request.type")
-        if operation is not None and str(operation).lower() not in OPERATIONS:
-            complaints.add(f"left out, spans of operation {operation}", where)
-            continue
-        if operation is None and not any(name.startswith(("gen_ai.", "llm.")) for name in attributes):
-            complaints.add("left out, spans without gen_ai attributes", where)
-            continue
+def plan(take: Callable[[dict[str, Any]], None]) -> Plan:
+    """Return a reading plan that hands over the spans of OTLP batches one by one, those before a cut too."""
+    nothing = _Nothing().take
+    spans = {"spans": Each(take)}
+    scopes = {name: Each(nothing, inner=lambda: spans) for name in _SCOPES}
+    return {name: Each(nothing, inner=lambda: scopes) for name in _BATCHES} | scopes
+
+
+class _Nothing:
+    def take(self, _: Any) -> None:
+        """What a batch holds beside its spans is not needed."""
+
+
+def requests(span: dict[str, Any], where: str, complaints: Complaints) -> Iterator[Request]:
+    """Yield the request of one span, if it is one to a language model; a document that held a batch has none left."""
+    if any(name in span for name in (*_BATCHES, *_SCOPES)):
+        return
+    attributes = _pairs(span.get("attributes"))
+    operation = attributes.get("gen_ai.operation.name") or attributes.get("llm.request.type")
+    if operation is not None and str(operation).lower() not in OPERATIONS:
+        complaints.add(f"left out, spans of operation {operation}", where)
+    elif operation is None and not any(name.startswith(("gen_ai.", "llm.")) for name in map(str, attributes)):
+        complaints.add("left out, spans without gen_ai attributes", where)
+    else:
         found = _request(span, attributes, where, complaints)
         if found:
             yield found
 
 
-def tool(document: dict[str, Any]) -> tuple[str | None, str | None]:
-    """Return the instrumentation's name and version where the container tells them."""
-    for resource in _lists(document, "resourceSpans", "resource_spans"):
-        for scope in _lists(resource, "scopeSpans", "scope_spans", "instrumentationLibrarySpans"):
-            info = scope.get("scope") or scope.get("instrumentationLibrary") or {}
-            if info.get("name"):
-                return info["name"], info.get("version")
-    info = document.get("instrumentation_scope") or document.get("instrumentation_info") or {}
-    return (info.get("name"), info.get("version")) if isinstance(info, dict) else (None, None)
-
-
-def _spans(document: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    batches = _lists(document, "resourceSpans", "resource_spans")
-    if not batches and _lists(document, "scopeSpans", "scope_spans"):
-        batches = [document]
-    if not batches:
-        attributes = document.get("attributes")
-        yield document, attributes if isinstance(attributes, dict) else _pairs(attributes)
-    for resource in batches:
-        for scope in _lists(resource, "scopeSpans", "scope_spans", "instrumentationLibrarySpans"):
-            for span in _lists(scope, "spans"):
-                yield span, _pairs(span.get("attributes"))
+def tool(head: Head) -> tuple[str | None, str | None]:
+    """Return the instrumentation's name and version where the first batch or span tells them."""
+    scopes = ["instrumentation_scope", "instrumentation_info"]
+    for batch in ("", *(f"{name}." for name in _BATCHES)):
+        scopes += [f"{batch}{scope}.{info}" for scope in _SCOPES for info in ("scope", "instrumentationLibrary")]
+    for scope in scopes:
+        if head.paths.get(f"{scope}.name"):
+            return head.paths[f"{scope}.name"], head.paths.get(f"{scope}.version") or None
+    return None, None
 
 
 def _lists(container: dict[str, Any], *names: str) -> list[dict[str, Any]]:

@@ -76,7 +76,9 @@ def _distinct(batches: Iterator["pd.DataFrame"], complaints: Complaints) -> Iter
             marks = pd.util.hash_pandas_object(rows, index=False).tolist()
             repeated = [mark in seen or bool(seen.add(mark)) for mark in marks]
             if any(repeated):
-                complaints.add("left out, same request as an earlier row", f"{sum(repeated)} rows", sum(repeated))
+                for key, again in zip(rows["key"], repeated):
+                    if again:
+                        complaints.add("left out, same request as an earlier row", f"id {key}")
                 keep = ~known
                 keep[known] = [not again for again in repeated]
                 part = part[keep]
@@ -95,9 +97,8 @@ def _open_log(source: Source, head: jsonscan.Head | None = None) -> Log:
         return Log(name, "LiteLLM", None, _record_batches(source, litellm.PLAN, _one(litellm.request), complaints),
                    complaints)
     if name == "otel_spans":
-        tool, version = _span_tool(source)
-        return Log(name, tool or "OpenTelemetry", version,
-                   _record_batches(source, None, otel.requests, complaints), complaints)
+        tool, version = otel.tool(head)
+        return Log(name, tool or "OpenTelemetry", version, _span_batches(source, complaints), complaints)
     if name in ("benchmark_details", "aiperf_records"):
         notes = ["arrivals are when the benchmark sent its requests"]
         return Log(name, name.replace("_", " "), None,
@@ -130,13 +131,6 @@ def _plan(source: Source, head: jsonscan.Head | None) -> Mapping | None:
     return mapping([plain_name(path.replace(".", "_")) for path in head.paths])
 
 
-def _span_tool(source: Source) -> tuple[str | None, str | None]:
-    for document, _ in jsonscan.documents(source.data):
-        if isinstance(document, dict):
-            return otel.tool(document)
-    return None, None
-
-
 def _documents(source: Source, plan, complaints: Complaints) -> Iterator[tuple[dict[str, Any], str]]:
     """Yield objects with where they stand; what cannot be read is complained of."""
     for document, position in jsonscan.documents(source.data, plan):
@@ -149,6 +143,23 @@ def _documents(source: Source, plan, complaints: Complaints) -> Iterator[tuple[d
         else:
             line, _ = source.line_column(position)
             complaints.add("dropped, not an object", f"line {line}, found {str(document)[:20]!r}")
+
+
+def _span_batches(source: Source, complaints: Complaints) -> Iterator["pd.DataFrame"]:
+    """Requests among spans, whether each has a document of its own or many share a batch."""
+    rows: list[Request] = []
+
+    def take(span: Any) -> None:
+        if isinstance(span, dict):
+            rows.extend(otel.requests(span, f"span {span.get('spanId') or span.get('span_id')}", complaints))
+
+    for document, where in _documents(source, otel.plan(take), complaints):
+        rows.extend(otel.requests(document, where, complaints))
+        if len(rows) >= BATCH_ROWS:
+            yield batch(rows)
+            rows.clear()
+    if rows:
+        yield batch(rows)
 
 
 def _record_batches(source: Source, plan, read, complaints: Complaints) -> Iterator["pd.DataFrame"]:

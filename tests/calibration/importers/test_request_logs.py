@@ -63,7 +63,8 @@ def test_half_written_last_line_is_told(payloads, write):
 def test_repeated_rows_count_once(payloads, write):
     found = inspect(write("log.jsonl", lines([*payloads, *payloads[:5]])))
     assert found.points[0].requests_completed == 24
-    assert any("5 rows" in note for note in found.notes)
+    told = next(note for note in found.notes if "same request" in note)
+    assert all(f"id {row['litellm_call_id']}" in told for row in payloads[:5])
 
 
 def test_bad_times_are_listed(payloads, write):
@@ -101,6 +102,15 @@ def test_last_chunk_event_is_usage_only_when_there_is_one_more_than_tokens(write
         for span in batch["resourceSpans"][0]["scopeSpans"][0]["spans"]:
             span["events"] = span["events"][:-1]
     assert inspect(write("b.jsonl", lines(batches))).points[0].tpot_mean_ms == with_usage
+
+
+def test_spans_of_a_batch_before_a_cut_are_kept(write):
+    text = (DATA / "otel" / "openllmetry_spans.otlp.jsonl").read_text()
+    first = text.splitlines()[0]
+    found = inspect(write("spans.jsonl", first[: int(len(first) * 0.6)]))
+    assert 0 < found.points[0].requests_completed < first.count('"spanId"')
+    assert found.points[0].ttft_mean_ms > 200
+    assert any("cut off: line 1" in note for note in found.notes)
 
 
 GATEWAY = "timestamp,model,prompt_tokens,completion_tokens,latency_ms,ttft_ms,status\n"

@@ -15,8 +15,8 @@ NANO = 10**9
 """Nano-dollars in a dollar: amounts of postings are int64 nano-dollars."""
 
 _LARGEST = 2.0**63
-USES = ("input", "output", "idle", "down")
-"""What capacity did: worked on prompts, worked on answers, waited, or was down."""
+USES = ("input", "output", "train", "idle", "down")
+"""What capacity did: worked on prompts, worked on answers, trained, waited, or was down."""
 
 COST_LINES = {
     "rent": "Rent of GPUs",

@@ -27,14 +27,14 @@ _WORKED = ("input", "output", "idle")
 
 
 def gpu_hours_by_use(windows: pd.DataFrame) -> Uses:
-    """GPU-hours paid for, split into input, output, idle and down; the four add up to ``gpu_hours``.
+    """GPU-hours paid for, split into input, output, idle and down (and train); they add up to ``gpu_hours``.
 
     Hours that were up follow the replica-seconds of the window; hours of machines without any replica are idle.
     """
     paid = windows.gpu_hours.to_numpy(float)
     down = np.minimum(windows.gpu_hours_down.to_numpy(float), paid)
     split = _shared_out(paid - down, {use: windows[f"time_{use}_s"].to_numpy(float) for use in _WORKED})
-    return split | {"down": down}
+    return _training_apart(split, windows) | {"down": down}
 
 
 def _shared_out(whole: np.ndarray, parts: Uses) -> Uses:
@@ -47,10 +47,29 @@ def _shared_out(whole: np.ndarray, parts: Uses) -> Uses:
     return split
 
 
+def training_windows(windows: pd.DataFrame) -> np.ndarray:
+    """Which windows belong to training jobs: those of a name under which tokens were trained."""
+    if "trained_tokens" not in windows or not (windows.trained_tokens > 0).any():
+        return np.zeros(len(windows), dtype=bool)
+    names = set(windows.service[windows.trained_tokens > 0].astype(str))
+    return windows.service.astype(str).isin(names).to_numpy()
+
+
+def _training_apart(split: Uses, windows: pd.DataFrame) -> Uses:
+    """What training jobs worked is a use of its own, so that it does not count as the cost of tokens served."""
+    jobs = training_windows(windows)
+    if not jobs.any():
+        return split
+    worked = np.where(jobs, split["input"] + split["output"], 0.0)
+    served = {use: np.where(jobs, 0.0, split[use]) for use in ("input", "output")}
+    return split | served | {"train": worked}
+
+
 def energy_by_use(windows: pd.DataFrame) -> Uses:
     """Energy at the meter in kWh, split by the joules of input, output and idle; the three add up to the facility's."""
     whole = windows.facility_energy_j.to_numpy(float) / KILOWATT_HOUR_J
-    return _shared_out(whole, {use: windows[f"{use}_energy_j"].to_numpy(float) for use in _WORKED})
+    split = _shared_out(whole, {use: windows[f"{use}_energy_j"].to_numpy(float) for use in _WORKED})
+    return _training_apart(split, windows)
 
 
 def cost_entries(windows: pd.DataFrame, money: Money, book: PriceBook, calendar: Calendar) -> list[Entries]:

@@ -18,7 +18,7 @@ from factory_sim.inputs.money import Money
 from factory_sim.inputs.prices import PriceBook, PriceRow, price_book
 from factory_sim.ledger import customers
 from factory_sim.ledger.accounts import COST_LINES, REVENUE_LINES
-from factory_sim.ledger.costs import cost_entries
+from factory_sim.ledger.costs import cost_entries, training_windows
 from factory_sim.ledger.entries import Calendar, Entries, assemble, scale_of
 from factory_sim.ledger.fleet import departure_entries
 from factory_sim.ledger.plans import Usage, plans_of, sell, valid_plan
@@ -117,7 +117,11 @@ def revenue_entries(
     sheets: list[Entries] = []
     invoices: list[customers.Invoices] = []
     replication = windows.replication.to_numpy(np.int64)
+    training = training_windows(windows)
     for service, index in sorted(windows.groupby("service", observed=True, sort=True).indices.items()):
+        if not service or training[index].all():
+            # Spares and training jobs sell nothing, whatever the plan of all services.
+            continue
         groups = [group for group in terms.customers if group.service == service]
         plans = plans_of(terms, service)
         if not groups and not plans:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from factory_sim.errors import FactorySimError
-from factory_sim.ledger.accounts import COST_LINES, MEMO_LINES, NANO, REVENUE_LINES, exact_sum_nusd, sum_usd
+from factory_sim.ledger.accounts import COST_LINES, MEMO_LINES, NANO, REVENUE_LINES, USES, exact_sum_nusd, sum_usd
 from factory_sim.ledger.entries import Calendar
 from factory_sim.units import DAY_S, HOUR_S, MILLION, WEEK_S
 
@@ -117,13 +117,13 @@ def _ratio(top: pd.Series, bottom: pd.Series) -> pd.Series:
 def unit_costs(windows: pd.DataFrame, postings: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
     """What tokens cost and earn, by group (columns of both tables; without ``by`` one row).
 
-    Money, USD: revenue, cost, margin; attributed_input, attributed_output, unattributed_idle, unattributed_down,
-    unattributed_other (these five add up to cost); energy_memo (energy that the rent contains).
+    Money, USD: revenue, cost, margin; attributed_input, attributed_output, unattributed_train, unattributed_idle,
+    unattributed_down, unattributed_other (these six add up to cost); energy_memo (energy that the rent contains).
     Quantities: input_tokens, output_tokens, requests_completed, gpu_hours, energy_kwh.
     USD per million tokens: cost_per_million_output_tokens and cost_per_million_input_tokens (the whole bill over one
     kind: the industry's figure), cost_per_million_tokens (the whole bill over all tokens),
     attributed_cost_per_million_input_tokens and attributed_cost_per_million_output_tokens, and the same with
-    idle and failed capacity spread in proportion (fully_loaded_...).
+    idle and failed capacity spread in proportion (fully_loaded_...; training on the same site stays out).
     """
     keys = list(by)
     postings = postings[[*keys, "line", "use", "debit", "credit", "amount_nusd"]]
@@ -147,6 +147,7 @@ def _attributed(postings: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     names = {
         "input": "attributed_input",
         "output": "attributed_output",
+        "train": "unattributed_train",
         "idle": "unattributed_idle",
         "down": "unattributed_down",
         "": "unattributed_other",
@@ -164,11 +165,12 @@ def _per_million(table: pd.DataFrame) -> pd.DataFrame:
     both = millions["input"] + millions["output"]
     table["cost_per_million_tokens"] = _ratio(table.cost, both)
     worked = table.attributed_input + table.attributed_output
+    served = table.cost - table.unattributed_train
     for side, quantity in millions.items():
         own = table[f"attributed_{side}"]
         table[f"cost_per_million_{side}_tokens"] = _ratio(table.cost, quantity)
         table[f"attributed_cost_per_million_{side}_tokens"] = _ratio(own, quantity)
-        loaded = own * _ratio(table.cost, worked)
+        loaded = own * _ratio(served, worked)
         table[f"fully_loaded_cost_per_million_{side}_tokens"] = _ratio(loaded, quantity)
     table["revenue_per_million_tokens"] = _ratio(table.revenue, both)
     table["revenue_per_gpu_hour"] = _ratio(table.revenue, table.gpu_hours)
@@ -181,7 +183,8 @@ def nano_to_usd(amount_nusd: int) -> float:
     return amount_nusd / NANO
 
 
-MONEY_COLUMNS = ("revenue", "cost", "cost_input", "cost_output", "cost_idle", "cost_down", "cost_other", "energy_memo")
+_COST_USES = (*USES, "other")
+MONEY_COLUMNS = ("revenue", "cost", *(f"cost_{use}" for use in _COST_USES), "energy_memo")
 
 
 def window_money(postings: pd.DataFrame) -> pd.DataFrame:
@@ -196,7 +199,7 @@ def window_money(postings: pd.DataFrame) -> pd.DataFrame:
     is_cost = kind == "cost"
     table["revenue"] = np.where(kind == "revenue", usd, 0.0)
     table["cost"] = np.where(is_cost, usd, 0.0)
-    for name in ("input", "output", "idle", "down", "other"):
+    for name in _COST_USES:
         table[f"cost_{name}"] = np.where(is_cost & (use == name), usd, 0.0)
     table["energy_memo"] = np.where((kind == "memo") & (postings.line == "energy").to_numpy(), usd, 0.0)
     if not len(table):

@@ -33,7 +33,12 @@ _ATTRIBUTED = {
     "attributed_cost_per_million_input_tokens": "input",
     "attributed_cost_per_million_output_tokens": "output",
 }
-_USE_FIGURES = {"cost_of_idle_capacity": "idle", "cost_of_failed_capacity": "down", "cost_not_attributed_otherwise": ""}
+_USE_FIGURES = {
+    "cost_of_training": "train",
+    "cost_of_idle_capacity": "idle",
+    "cost_of_failed_capacity": "down",
+    "cost_not_attributed_otherwise": "",
+}
 _RATIOS = {
     "cost_reduction_first_to_last_week": ("cost_per_million_output_tokens", "first / last"),
     "revenue_growth_first_to_last_week": ("revenue", "last / first"),
@@ -207,7 +212,9 @@ def _per_million_node(figure: str, postings: pd.DataFrame, books: Books, windows
         if figure.startswith("fully_loaded"):
             worked = postings[postings.use.astype(str).isin(["input", "output"]).to_numpy()]
             worked_usd = _money_node("cost", worked, books, windows, count).value
-            factor = whole.value / worked_usd if worked_usd else float("nan")
+            trained = postings[(postings.use.astype(str) == "train").to_numpy()]
+            served_usd = whole.value - _money_node("cost", trained, books, windows, count).value
+            factor = served_usd / worked_usd if worked_usd else float("nan")
             cost = Node(f"fully loaded cost of {use}", cost.value * factor, "USD", f"attributed x {factor:.6g}", [cost])
     tokens = [_counted(side, windows, count) for side in sides]
     millions = sum(node.value for node in tokens) / MILLION

@@ -33,6 +33,7 @@ UNITS = {
     "attributed_cost_per_million_output_tokens": "USD/million tokens",
     "fully_loaded_cost_per_million_input_tokens": "USD/million tokens",
     "fully_loaded_cost_per_million_output_tokens": "USD/million tokens",
+    "cost_of_training": "USD",
     "cost_of_idle_capacity": "USD", "cost_of_failed_capacity": "USD", "cost_not_attributed_otherwise": "USD",
     "energy_contained_in_rent": "USD",
 }  # fmt: skip
@@ -289,7 +290,7 @@ def _figures(money: pd.DataFrame, tokens: pd.DataFrame) -> pd.DataFrame:
         return top / bottom.where(bottom != 0)
 
     worked = money.cost_input + money.cost_output
-    loading = per(money.cost, worked)
+    loading = per(money.cost - money.cost_train, worked)
     table = {
         "revenue": money.revenue,
         "cost": money.cost,
@@ -301,6 +302,7 @@ def _figures(money: pd.DataFrame, tokens: pd.DataFrame) -> pd.DataFrame:
         "attributed_cost_per_million_output_tokens": per(money.cost_output, million_out),
         "fully_loaded_cost_per_million_input_tokens": per(money.cost_input * loading, million_in),
         "fully_loaded_cost_per_million_output_tokens": per(money.cost_output * loading, million_out),
+        "cost_of_training": money.cost_train,
         "cost_of_idle_capacity": money.cost_idle,
         "cost_of_failed_capacity": money.cost_down,
         "cost_not_attributed_otherwise": money.cost_other,

@@ -280,3 +280,10 @@ def test_long_prompts_at_a_list_price_cost_what_the_provider_asks(make_windows):
     share = {"above_tokens": 1, "share_of_input": 0.25, "share_of_output": 0.5}
     bill = invoice(make_windows(hours=1), list_price="gpt-5.4@openai", as_of="2026-11-01", long_context=share)
     assert bill == pytest.approx({"input_tokens": 0.75 * 2.5 + 0.25 * 5, "output_tokens": 0.5 * 15 + 0.5 * 22.5})
+
+
+def test_capacity_of_no_service_sells_nothing(make_windows):
+    plans = {"all": {"output_usd_per_million": 1.0, "minimum_usd_per_month": 100.0}}
+    postings = post(make_windows(hours=2, service=""), Money.model_validate({"plans": plans}))
+    assert total_nusd(postings, "revenue") == 0
+    assert total_nusd(postings, "cost") > 0

@@ -107,6 +107,7 @@ def test_attribution_adds_up_to_the_bill_and_the_books_balance(seed):
     figures = unit_costs(windows, kept.postings).iloc[0]
     parts = figures.attributed_input + figures.attributed_output
     parts += figures.unattributed_idle + figures.unattributed_down + figures.unattributed_other
+    parts += figures.unattributed_train
     assert parts == pytest.approx(figures.cost, rel=1e-12)
     balance = trial_balance(kept.postings)
     assert sum(balance.balance_nusd) == 0
@@ -308,3 +309,22 @@ def test_an_amount_beyond_the_books_asks_for_the_unit(make_windows):
 def test_a_scale_of_an_unknown_line_names_the_closest(make_windows):
     with pytest.raises(PriceError, match="did you mean 'rent'"):
         post(make_windows(), terms(scale={"lines": {"rents": 2.0}}))
+
+
+def test_training_jobs_are_a_use_of_their_own_and_sell_nothing(make_windows):
+    job = make_windows(
+        hours=4, service="finetune", stage="finetune", trained_tokens=[1e9, 0.0, 1e9, 1e9], input_tokens=0.0,
+        output_tokens=0.0, requests_completed=0.0, time_input_s=0.0, time_output_s=2700.0, time_idle_s=900.0,
+    )  # fmt: skip
+    serving = make_windows(hours=4, trained_tokens=0.0)
+    plans = {"all": {"output_usd_per_million": 2.0, "minimum_usd_per_month": 1e6}}
+    both, alone = (
+        unit_costs(windows, post(windows, Money.model_validate({"plans": plans}))).iloc[0]
+        for windows in (pd.concat([serving, job], ignore_index=True), serving)
+    )
+    assert both.unattributed_train == pytest.approx(4 * 8 * 2.90 * 0.75)
+    assert both.unattributed_idle == pytest.approx(alone.unattributed_idle + 4 * 8 * 2.90 * 0.25)
+    assert both.revenue == alone.revenue
+    for figure in ("attributed_cost_per_million_output_tokens", "attributed_cost_per_million_input_tokens"):
+        assert both[figure] == pytest.approx(alone[figure])
+    assert both.cost == pytest.approx(2 * alone.cost)

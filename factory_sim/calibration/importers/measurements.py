@@ -34,6 +34,8 @@ _REQUIRED = {
     "engine": "the engine (vllm, sglang, trtllm)",
 }
 _GPU_WORDS = ("gb300", "gb200", "b300", "b200", "h200", "h100", "h20", "a100", "l40s", "mi355x", "mi325x", "mi300x")
+_PRECISIONS = {"bfloat16": "bf16", "bf16": "bf16", "float16": "fp16", "fp16": "fp16", "fp8": "fp8", "fp4": "fp4",
+               "int4": "int4", "w4a16": "int4", "awq": "int4", "gptq": "int4", "int8": "int8"}
 _ENGINES = {"vllm": "vllm", "openai": "vllm", "openai-chat": "vllm", "openai-comp": "vllm", "sglang": "sglang",
             "sglang-oai": "sglang", "sglang-native": "sglang", "trt": "trtllm", "trtllm": "trtllm",
             "tensorrt-llm": "trtllm", "tensorrtllm": "trtllm", "dynamo-trt": "trtllm", "dynamo-sglang": "sglang"}
@@ -122,7 +124,7 @@ def _row(point: Point, at: int, facts: dict[str, Any], inspection: Inspection) -
     told = {
         "model": facts.get("model", point.model),
         "gpu": facts.get("gpu", _gpu(point.gpu)),
-        "precision": facts.get("precision", point.precision),
+        "precision": _precision(facts.get("precision", point.precision)),
         "engine": facts.get("engine", _ENGINES.get((point.engine or "").lower(), point.engine)),
     }
     where = f"{point.source} {point.label}".strip()
@@ -155,7 +157,7 @@ def _row(point: Point, at: int, facts: dict[str, Any], inspection: Inspection) -
             "measured_on", point.measured_on),
         "model": told["model"], "gpu": str(told["gpu"]).lower(), "backend": told["engine"],
         "backend_version": facts.get("engine_version", point.engine_version),
-        "precision": str(told["precision"]).lower(), "mode": mode,
+        "precision": told["precision"], "mode": mode,
         "spec_decoding": facts.get("spec_decoding", point.speculative or "none"),
         "isl": float(nominal_isl or isl), "osl": float(nominal_osl or osl), "concurrency": _concurrency(point, facts),
         "n_gpus": n_gpus, "parallelism": layout, "ttft_ms": point.ttft_mean_ms, "tpot_ms": point.tpot_mean_ms,
@@ -173,6 +175,14 @@ def _gpu(text: str | None) -> str | None:
     """Short GPU name in a longer one: "NVIDIA H100 80GB HBM3" -> h100."""
     lower = (text or "").lower()
     return next((word for word in _GPU_WORDS if word in lower), text)
+
+
+def _precision(text: Any) -> str | None:
+    """Short name of a weight precision: bfloat16 -> bf16, NVFP4 -> fp4, FP8_BLOCK -> fp8."""
+    if not text:
+        return None
+    lower = str(text).lower()
+    return next((short for word, short in _PRECISIONS.items() if word in lower), lower)
 
 
 def _gpu_count(point: Point, facts: dict[str, Any], split: dict[str, Any], mode: str) -> tuple[float | None, str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from factory_sim.calibration.importers import inspect, read_results, to_measurements
+from factory_sim.calibration.measurement_files import checked
 from factory_sim.errors import MeasurementError
 from factory_sim.inputs.measurements import normalise
 
@@ -91,6 +92,16 @@ def test_inferencex_rows_carry_their_own_facts(write):
     assert (found.gpu, found.backend, found["mode"], found.parallelism) == ("b200", "trtllm", "disagg", "P2x4-D2x8dep")
     assert (found.n_gpus, found.ttft_ms, found.mean_input_tokens) == (24, 900, pytest.approx(921.6))
     assert normalise(frame).problem.tolist() == [""]
+
+
+@pytest.mark.parametrize(("told", "short"), [("bfloat16", "bf16"), ("NVFP4", "fp4"), ("FP8_BLOCK", "fp8")])
+def test_precision_has_one_name(vllm, told, short):
+    assert to_measurements(vllm, **{**FACTS, "precision": told}).precision[0] == short
+
+
+def test_rows_pass_the_checks_of_measurement_files(vllm):
+    rows, complaints = checked(to_measurements(vllm, **FACTS), "import")
+    assert (len(rows), complaints) == (1, [])
 
 
 def test_same_file_gives_the_same_ids(vllm):

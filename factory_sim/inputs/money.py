@@ -14,6 +14,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     Tag,
+    field_validator,
     model_validator,
 )
 
@@ -48,6 +49,14 @@ class Rent(Record):
     """Length of the commitment, years; 0 means none. GPUs that leave before its end cost the rest of the term."""
     elapsed_years: NonNegativeFloat = 0.0
     """Part of the term that had passed when the scenario starts, for GPUs that are there from the start."""
+
+    @field_validator("prices", mode="before")
+    @classmethod
+    def _one_price_is_a_path(cls, prices):
+        """A single quote stands for a path of one."""
+        if not isinstance(prices, dict):
+            return prices
+        return {gpu: (given,) if isinstance(given, dict | Quote) else given for gpu, given in prices.items()}
 
 
 class Own(Record):

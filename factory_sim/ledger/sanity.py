@@ -9,6 +9,7 @@ from datetime import date, datetime, timedelta
 from functools import cache
 from importlib.resources import files
 
+from factory_sim.errors import PriceError, closest
 from factory_sim.inputs.money import Money, Rent
 from factory_sim.inputs.prices import PriceBook, PriceRow, price_book, row_date
 from factory_sim.ledger import tariffs
@@ -62,6 +63,10 @@ def rehearse(money: Money, fleet: Sequence[tuple[str, str, str]], start: datetim
     from factory_sim.ledger.postings import WINDOW_COLUMNS, post
 
     check_plan_names(money, sorted({service for service, _, _ in fleet}))
+    stages = sorted({stage for _, stage, _ in fleet})
+    for name in money.costs.compute_by_stage:
+        if name not in stages:
+            raise PriceError(f"money.costs.compute_by_stage.{name}: no stage of this name{closest(name, stages)}")
     days = np.arange(max(math.ceil(duration_days), 1))
     service, stage, gpu = (np.repeat([entry[place] for entry in fleet], len(days)) for place in range(3))
     start_s = np.minimum(np.tile(days * DAY_S, len(fleet)), max(duration_days * DAY_S - HOUR_S, 0.0))

@@ -61,7 +61,9 @@ def drawn(row: PriceRow, money: Money) -> PriceRow:
 def compute_terms(money: Money, gpu: str, stage: str) -> Rent | Own:
     """How a GPU is paid for in a stage: the exception by stage, then by GPU, then the rule."""
     costs = money.costs
-    return costs.compute_by_stage.get(stage) or costs.compute_by_gpu.get(gpu) or costs.compute
+    if stage in costs.compute_by_stage:
+        return costs.compute_by_stage[stage]
+    return {catalog.gpu_name(name): terms for name, terms in costs.compute_by_gpu.items()}.get(gpu, costs.compute)
 
 
 def rent_path(rent: Rent, gpu: str, money: Money, book: PriceBook) -> PricePath:

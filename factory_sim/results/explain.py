@@ -40,9 +40,10 @@ _USE_FIGURES = {
     "cost_not_attributed_otherwise": "",
 }
 _RATIOS = {
-    "cost_reduction_first_to_last_week": ("cost_per_million_output_tokens", "first / last"),
-    "revenue_growth_first_to_last_week": ("revenue", "last / first"),
-    "output_token_growth_first_to_last_week": ("output_tokens", "last / first"),
+    "cost_reduction_first_to_last_week": ("cost_per_million_output_tokens", "first / last", "week_"),
+    "cost_reduction_first_to_last_stage": ("cost_per_million_output_tokens", "first / last", "stage_"),
+    "revenue_growth_first_to_last_week": ("revenue", "last / first", "week_"),
+    "output_token_growth_first_to_last_week": ("output_tokens", "last / first", "week_"),
 }
 _COUNTED = {
     "input_tokens": "tokens", "cached_input_tokens": "tokens", "output_tokens": "tokens", "reasoning_tokens": "tokens",
@@ -125,7 +126,8 @@ def picked(windows: pd.DataFrame, window: str, service: str, run: StoredRun) -> 
 
 def _span_names(windows: pd.DataFrame) -> list[str]:
     weeks = sorted({int(start // WEEK_S) + 1 for start in windows.start_s.unique()})
-    stages = sorted(set(windows.stage.astype(str)) - {""})
+    first_s = windows.groupby(windows.stage.astype(str), sort=True).start_s.min().sort_values(kind="stable")
+    stages = [stage for stage in first_s.index if stage]
     return ["whole", *(f"week_{week}" for week in weeks), *(f"stage_{stage}" for stage in stages)]
 
 
@@ -229,15 +231,17 @@ def _counted(name: str, windows: pd.DataFrame, count: int) -> Node:
 
 
 def _ratio_node(figure: str, books: Books, service: str, run: StoredRun) -> Node:
-    """Ratio of the first and the last week, each explained."""
-    below, form = _RATIOS[figure]
+    """Ratio of the first and the last week or stage, each explained."""
+    below, form, kind = _RATIOS[figure]
     every = run.tables["windows"]
-    weeks = [name for name in _span_names(every) if name.startswith("week_")]
+    if service != "all":
+        every = every[(every.service.astype(str) == service).to_numpy()]
+    spans = [name for name in _span_names(every) if name.startswith(kind)]
     ends = []
-    for week in (weeks[0], weeks[-1]):
-        part = picked(every, week, service, run)
-        node = _tree(below, part, books, week, service, run)
-        node.label = f"{node.label} ({week})"
+    for span in (spans[0], spans[-1]):
+        part = picked(every, span, service, run)
+        node = _tree(below, part, books, span, service, run)
+        node.label = f"{node.label} ({span})"
         ends.append(node)
     top, bottom = ends if form.startswith("first") else ends[::-1]
     value = top.value / bottom.value if bottom.value else float("nan")

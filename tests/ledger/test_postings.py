@@ -328,3 +328,11 @@ def test_training_jobs_are_a_use_of_their_own_and_sell_nothing(make_windows):
     for figure in ("attributed_cost_per_million_output_tokens", "attributed_cost_per_million_input_tokens"):
         assert both[figure] == pytest.approx(alone[figure])
     assert both.cost == pytest.approx(2 * alone.cost)
+
+
+def test_one_own_price_needs_no_list_and_gpus_go_by_any_name(make_windows):
+    windows = make_windows(hours=1)
+    single = terms(costs={"compute": {"prices": {"H200-SXM": quote(2.0, "USD/GPU-h")}}})
+    assert usd(post(windows, single), "cost") == pytest.approx(16.0)
+    alias = terms(costs={"compute_by_gpu": {"H200-SXM": {"basis": "hyperscaler_own"}}})
+    assert usd(post(windows, alias), "cost") == pytest.approx(8 * 1.22)

@@ -86,6 +86,7 @@ def test_sound_terms_can_be_rehearsed():
         ({"plans": plan(valid_until="2026-11-20")}, "no plan is valid on 2026-11-20"),
         ({"costs": {"compute": {"vintage": "2025-01"}}}, "vintages that have one"),
         ({"costs": {"energy": {"price": "electricity_price_industrial/us-zz/2023"}}}, "did you mean"),
+        ({"costs": {"compute_by_stage": {"odl": {"kind": "own"}}}}, "did you mean 'old'"),
         ({"costs": {"staff": quote(5, "USD/kWh")}}, "USD/MW-year is needed"),
         ({"costs": {"compute": {"prices": {"h200": [LATE]}}}}, "no price before"),
         ({"customers": [{"name": "u", "service": "chta", "share": 1}], "plans": plan() | ALL}, "no service 'chta'"),

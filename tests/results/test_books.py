@@ -408,6 +408,10 @@ def test_a_played_run_reprices_to_its_own_figures(small_run, tmp_path):
             if len(rows):
                 assert value(table.before, figure, window) == pytest.approx(float(rows.value.iloc[0]), rel=1e-9)
                 assert value(table.after, figure, window) == 2 * value(table.before, figure, window)
+    for figure in ("cost_reduction_first_to_last_stage", "revenue_growth_first_to_last_week"):
+        found = explain(stored, figure)
+        assert found.root.value == pytest.approx(found.summary["value"], rel=0.1)
+        _adds_up(found.root)
     explained = explain(stored, "cost_per_million_output_tokens")
     assert explained.root.value > 0
     assert set(explained.trust) <= {"measured", "interpolated", "extrapolated", "estimated"}

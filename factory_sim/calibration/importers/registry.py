@@ -65,6 +65,7 @@ _NOT_RESULTS = {
     "set of prompts for AIPerf (inputs.json)": ("data.session_id", "data.payloads"),
     "GPU telemetry or server metrics of AIPerf": ("timestamp_ns", "endpoint_url"),
 }
+_HEAD_BYTES = 1 << 16
 _YAML_LINE = re.compile(rb"^(---|[\w\"'.$-]+:(\s|$))")
 
 
@@ -80,6 +81,8 @@ def recognise(source: Source) -> Known:
     if source.parquet:
         return _table(source, tables.header(source), None)
     head = jsonscan.head(source.data)
+    if head.kind == "other" and not _is_yaml(source):
+        head = jsonscan.head(source.data, position=_first_object(source))
     if head.kind != "other":
         for reader in JSON_READERS:
             if reader.detect(head):
@@ -101,6 +104,19 @@ def recognise(source: Source) -> Known:
     if servegen.detect_csv(rows, source.name):
         return Known(servegen.FORMAT, lambda report: servegen.read_csv(report, None))
     return _table(source, [plain_name(cell) for cell in rows[0]] if rows else [], head)
+
+
+def _first_object(source: Source) -> int:
+    """Where JSON starts behind lines of a log that are no table; 0 where it does not."""
+    lines = bytes(source.data[:_HEAD_BYTES]).split(b"\n")
+    position = 0
+    for line in lines:
+        if line.startswith(b"{"):
+            return position
+        if any(mark in line for mark in (b",", b";", b"\t")) and position == 0:
+            return 0
+        position += len(line) + 1
+    return 0
 
 
 def _unknown_json(source: Source, head: jsonscan.Head) -> str:

@@ -83,9 +83,9 @@ class Head:
         return any(name in self.paths for name in names)
 
 
-def head(data, limit_bytes: int = 4 << 20, depth_limit: int = 4) -> Head:
-    """Return the member paths in the first document of `data`, down to `depth_limit` levels."""
-    start = _SPACE.match(data).end()
+def head(data, limit_bytes: int = 4 << 20, depth_limit: int = 4, position: int = 0) -> Head:
+    """Return the member paths in the first document of `data` from `position` on, down to `depth_limit` levels."""
+    start = after_space(data, position)
     first = data[start : start + 1]
     kind = {b"{": "object", b"[": "array"}.get(first, "other")
     found = Head(kind)

@@ -24,7 +24,8 @@ _DELIMITERS = ",;\t|"
 
 def head_rows(source: Source, rows: int = 8) -> tuple[list[list[str]], str]:
     """Return the first rows of a CSV and its delimiter (the one that occurs most often in the first line)."""
-    text = bytes(source.data[:_HEAD_BYTES]).decode("utf-8", "ignore")
+    start, _ = _preamble(source)
+    text = bytes(source.data[start : start + _HEAD_BYTES]).decode("utf-8", "ignore")
     first = next((line for line in text.splitlines() if line.strip()), "")
     delimiter = max(_DELIMITERS, key=first.count)
     found = []
@@ -36,6 +37,18 @@ def head_rows(source: Source, rows: int = 8) -> tuple[list[list[str]], str]:
     except csv.Error:  # the rows before it are enough to recognise the file, and reading it will tell
         pass
     return found, delimiter
+
+
+def _preamble(source: Source) -> tuple[int, int]:
+    """Bytes and lines before the header: blank lines, comments (#) and Excel's `sep=;`."""
+    start = lines = 0
+    while start < len(source.data):
+        end = source.data.find(b"\n", start)
+        line = bytes(source.data[start : end if end >= 0 else len(source.data)][:200]).strip().lower()
+        if end < 0 or (line and not line.startswith((b"#", b"sep="))):
+            break
+        start, lines = end + 1, lines + 1
+    return start, lines
 
 
 def all_rows(source: Source, error: type[FactorySimError] = TraceError) -> list[list[str]]:
@@ -100,6 +113,7 @@ def _csv_blocks(source, wanted, complaints, error, names) -> Iterator["pd.DataFr
     import pyarrow.csv
 
     rows, delimiter = head_rows(source, 1)
+    start, lines_before = _preamble(source)
     own = [plain_name(name) for name in rows[0]] if names is None else names
     repeated = sorted({name for name in own if own.count(name) > 1 and (wanted is None or name in wanted)})
     if repeated:
@@ -108,12 +122,12 @@ def _csv_blocks(source, wanted, complaints, error, names) -> Iterator["pd.DataFr
     bad_rows: list[tuple[int, int]] = []
 
     def refuse(row) -> str:
-        bad_rows.append((row.number or 0, row.actual_columns))
+        bad_rows.append(((row.number or 0) + lines_before, row.actual_columns))
         return "skip"
 
     try:
         with pyarrow.csv.open_csv(
-            pyarrow.BufferReader(pyarrow.py_buffer(source.data)),
+            pyarrow.BufferReader(pyarrow.py_buffer(memoryview(source.data)[start:])),
             read_options=pyarrow.csv.ReadOptions(
                 use_threads=False, block_size=_BLOCK_BYTES, column_names=own, skip_rows=0 if names else 1
             ),
@@ -124,7 +138,7 @@ def _csv_blocks(source, wanted, complaints, error, names) -> Iterator["pd.DataFr
                 strings_can_be_null=False,
             ),
         ) as reader:
-            row = 1 if names else 2
+            row = (1 if names else 2) + lines_before
             for part in reader:
                 frame = part.to_pandas()
                 numbers = range(row, row + len(frame) + len(bad_rows))

@@ -90,6 +90,15 @@ def test_impossible_rate_is_dropped(write):
     assert any("impossible at this concurrency" in note for note in found.notes)
 
 
+@pytest.mark.parametrize("before", ["\n\n", "# made by hand\n", "sep=,\n", "\ufeff"])
+def test_lines_before_the_header_are_no_rows(write, before):
+    text = before + HEADER + GOOD + "m,h100,8,200,50,-5,20,1200\n"
+    found = inspect(write("r.csv", text.encode()))
+    assert len(found.points) == 1
+    row = 3 + before.count("\n")
+    assert any(f"row {row}, column ttft_ms" in note for note in found.notes)
+
+
 def test_other_tables_are_refused_with_their_columns(write):
     with pytest.raises(MeasurementError, match="columns a, b, c"):
         inspect(write("r.csv", "a,b,c\n1,2,3\n"))

@@ -140,6 +140,12 @@ def test_results_before_a_cut_are_kept(result, write):
     assert any("line 2, column 9001" in note for note in found.notes)
 
 
+def test_log_lines_before_the_result_are_left_out(result, write):
+    found = inspect(write("run.log.json", "INFO starting the benchmark\nINFO done\n" + json.dumps(result) + "\n"))
+    assert found.points[0].ttft_mean_ms == pytest.approx(203.63, rel=0.01)
+    assert any("not JSON: line 1, column 1" in note for note in found.notes)
+
+
 def test_old_goodput_key_and_nan_do_no_harm(result, write):
     text = json.dumps({**without(result, "request_goodput"), "request_goodput:": None, "std_ttft_ms": float("nan"),
                        "mean_e2el_ms": float("inf")})

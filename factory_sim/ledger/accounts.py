@@ -50,6 +50,20 @@ REVENUE_LINES = {
 MEMO_LINES = {"energy": "Energy, contained in the rent", "carbon": "Emissions, not priced"}
 
 
+_APART = {"idle": "idle", "down": "failed", "train": "training"}
+
+
+def line_title(line: str, use: str = "") -> str:
+    """Title of a line in a statement; what idle, failed and training capacity cost has a line of its own."""
+    title = (REVENUE_LINES | COST_LINES).get(line, line)
+    return f"{title}, {_APART[use]}" if use in _APART else title
+
+
+def statement_titles() -> list[str]:
+    """Every title in the order of a statement: sales, then costs, each with its parts."""
+    return [line_title(line, use) for line in (*REVENUE_LINES, *COST_LINES) for use in ("", *_APART)]
+
+
 def cost_accounts(line: str, use: str = "") -> tuple[str, str]:
     """Debit and credit of a cost line: what it was used for, and whom it is owed to."""
     return f"cost:{line}:{use}" if use else f"cost:{line}", f"payable:{line}"

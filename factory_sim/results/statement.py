@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from factory_sim.errors import RunError, closest
-from factory_sim.ledger.accounts import COST_LINES, REVENUE_LINES
+from factory_sim.ledger.accounts import line_title, statement_titles
 from factory_sim.ledger.entries import Calendar
 from factory_sim.ledger.postings import Books, keep_books
 from factory_sim.ledger.statements import kinds, profit_and_loss, totals, unit_costs, with_period
@@ -65,24 +65,21 @@ def accounts(run: StoredRun, service: str = "all") -> Accounts:
 def statement(found: Accounts, period: str = "week") -> pd.DataFrame:
     """Profit and loss: kind, title, then a column of dollars a period and their total (means over replications).
 
-    Columns are numbered hours, days or weeks from the start (from 1), or calendar months.
+    Idle, failed and training capacity has lines of its own. Columns are numbered hours, days or weeks from the start
+    (from 1), or calendar months.
     """
     table = profit_and_loss(with_period(found.books.postings, period, found.calendar), ["period"])
     table = table[table.kind != "memo"]
-    wide = table.pivot_table(
-        index=["kind", "line"], columns="period", values="usd", aggfunc="sum", fill_value=0.0, observed=True
-    )
+    table = table.assign(title=[line_title(str(line), str(use)) for line, use in zip(table.line, table.use)])
+    wide = table.pivot_table(index=["kind", "title"], columns="period", values="usd", aggfunc="sum", fill_value=0.0)
     wide = wide / found.replications
     names = [_period_name(found, period, number) for number in wide.columns]
     wide.columns = names
     wide["total"] = wide.sum(axis=1)
-    order = {line: place for place, line in enumerate([*REVENUE_LINES, *COST_LINES])}
+    order = {title: place for place, title in enumerate(statement_titles())}
     wide = wide.reset_index()
-    wide["title"] = [(REVENUE_LINES | COST_LINES).get(line, line) for line in wide.line]
-    wide = wide.sort_values(
-        ["kind", "line"], key=lambda c: c.map(order) if c.name == "line" else c.map({"revenue": 0, "cost": 1})
-    )
-    return wide[["kind", "title", *names, "total"]].reset_index(drop=True)
+    wide["kind"] = wide.kind.astype(str)
+    return wide.sort_values("title", key=lambda titles: titles.map(order), kind="stable").reset_index(drop=True)
 
 
 def cash(found: Accounts, period: str = "month") -> pd.DataFrame:

@@ -18,7 +18,7 @@ import numpy as np
 
 from factory_sim.errors import RunError
 from factory_sim.inputs.prices import PriceRow, price_book
-from factory_sim.ledger.accounts import COST_LINES, NANO, REVENUE_LINES
+from factory_sim.ledger.accounts import NANO, line_title, statement_titles
 from factory_sim.ledger.postings import Books, keep_books
 from factory_sim.ledger.statements import kinds, signed_nusd
 from factory_sim.results.reprice import run_terms
@@ -41,7 +41,8 @@ class Pack:
     prices: dict[str, PriceRow]
     """Price rows by id, those that others derive from included."""
     quantities: pd.DataFrame
-    """week, kind, line, use, service, stage, quantity, unit, price_row, usd (as the ledger has it)."""
+    """week, kind, line, title (idle and failed capacity apart), use, service, stage, quantity, unit, price_row, usd (as
+    the ledger has it)."""
     traffic: pd.DataFrame
     """week, input_tokens, output_tokens, requests_completed, gpu_hours."""
 
@@ -85,7 +86,8 @@ def _quantities(books: Books, count: int) -> pd.DataFrame:
         }
     )
     table = table[table.kind != "memo"]
-    keys = ["week", "kind", "line", "use", "service", "stage", "unit", "price_row"]
+    table["title"] = [line_title(line, use) for line, use in zip(table.line, table.use)]
+    keys = ["week", "kind", "line", "title", "use", "service", "stage", "unit", "price_row"]
     return table.groupby(keys, as_index=False, sort=True)[["quantity", "usd"]].sum()
 
 
@@ -201,7 +203,7 @@ def _quantity_sheet(sheet, table: pd.DataFrame, price_cell: dict[str, str]) -> i
         "Price, USD",
         "Amount, USD",
     ]
-    names = ["price_row", "week", "kind", "line", "use", "service", "stage", "unit", "quantity"]
+    names = ["price_row", "week", "kind", "title", "use", "service", "stage", "unit", "quantity"]
     rows = [
         [*values, f"={price_cell[values[0]]}", f"=I{number}*J{number}"]
         for number, values in enumerate(table[names].values.tolist(), start=2)
@@ -235,19 +237,19 @@ def _statement_sheet(sheet, content: Pack, last: int) -> dict[str, int]:
         )
         return number
 
-    def amounts(kind: str, line: str):
+    def amounts(kind: str, title: str):
         def formula(column: str, place: int) -> str:
             span = {letter: f"Quantities!${letter}$2:${letter}${last}" for letter in "BCDK"}
-            return f'=SUMIFS({span["K"]},{span["B"]},{column}$1,{span["C"]},"{kind}",{span["D"]},"{line}")'
+            return f'=SUMIFS({span["K"]},{span["B"]},{column}$1,{span["C"]},"{kind}",{span["D"]},"{title}")'
 
         return formula
 
-    for kind, titles in (("revenue", REVENUE_LINES), ("cost", COST_LINES)):
-        used = set(content.quantities[content.quantities.kind == kind].line)
+    for kind in ("revenue", "cost"):
+        used = set(content.quantities[content.quantities.kind == kind].title)
         first = len(lines) + 2
-        for line, title in titles.items():
-            if line in used:
-                add(title, amounts(kind, line))
+        for title in statement_titles():
+            if title in used:
+                add(title, amounts(kind, title))
         end = len(lines) + 1
         if end >= first:
             rows[kind] = add(

@@ -194,7 +194,7 @@ class _Sheets:
         if match := re.fullmatch(r"SUM\(([A-Z]+\d+:[A-Z]+\d+)\)", text):
             return sum(v for v in self._span(sheet, match[1]) if v not in ("", None))
         if text.startswith("SUMIFS("):
-            amounts, *conditions = text[7:-1].split(",")
+            amounts, *conditions = re.findall(r'"[^"]*"|[^,]+', text[7:-1])
             keep = np.ones(len(self._span(sheet, amounts)), dtype=bool)
             for span, wanted in zip(conditions[::2], conditions[1::2]):
                 right = wanted.strip('"') if wanted.startswith('"') else self.cell(sheet, wanted)
@@ -316,6 +316,9 @@ def test_profit_and_loss_by_period_adds_up(run, period, count):
     assert cost.total.sum() == pytest.approx(explain(run, "cost").root.value)
     assert cost[periods].to_numpy().sum() == pytest.approx(cost.total.sum())
     assert table.kind.tolist() == sorted(table.kind, reverse=True)
+    lines = cost.set_index("title").total
+    assert {"Rent of GPUs", "Rent of GPUs, idle", "Rent of GPUs, failed"} == set(lines.index)
+    assert lines["Rent of GPUs, failed"] == pytest.approx(0.1 * HOURS * (2.90 + 3.70))
 
 
 def test_a_statement_of_one_service(run):

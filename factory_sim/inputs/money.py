@@ -243,15 +243,6 @@ class Commitment(Record):
     """Taken off all token prices."""
 
 
-class Limits(Record):
-    """What one user may ask for."""
-
-    tokens_per_minute: PositiveFloat | None = None
-    """Input plus output tokens a minute."""
-    requests_per_minute: PositiveFloat | None = None
-    """Requests a minute."""
-
-
 class CreditTier(Record):
     """Credit on a month's bill when a promise is missed by so much."""
 
@@ -315,7 +306,6 @@ class Plan(Record):
     minimum_usd_per_month: NonNegativeFloat = 0.0
     """Least bill of a month and customer."""
     commitment: Commitment | None = None
-    limits: Limits = Limits()
     sla: Sla = Sla()
 
     @model_validator(mode="after")

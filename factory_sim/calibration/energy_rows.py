@@ -254,6 +254,9 @@ def _facts(architectures, gpus, precisions, n_gpus) -> dict[str, np.ndarray]:
     facts["bandwidth"] = np.array([gpu.memory_bandwidth_bytes_per_s for gpu in gpus])
     facts["peak_bf16"] = np.array([gpu.peak("bf16") for gpu in gpus])
     facts["fp8"] = np.array([float(p == "fp8") for p in precisions])
+    # Meta's fp8 checkpoints scale whole rows; those of the other makers scale blocks, with kernels of their own.
+    block = [p == "fp8" and a.family != "llama" for p, a in zip(precisions, architectures)]
+    facts["block_fp8"] = np.array(block, dtype=float)
     facts["mxfp4"] = np.array([float(p in ("mxfp4", "fp4")) for p in precisions])
     facts["board_power_w"] = np.array([gpu.tdp_w for gpu in gpus])
     facts["kv_split"] = np.minimum(n_gpus, facts["kv_heads"])

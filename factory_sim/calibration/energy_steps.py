@@ -7,9 +7,10 @@ tokens the mean step decodes n tokens and prefills n I/O::
 
 with always-read weights, touched experts, KV cache and recurrent state as bytes, and v (pictures and films only) the
 seconds that one request's images cost. Joules per token are then the step's seconds times GPUs times watts over n.
-The factors are fitted to the measured steps and joules together, by robust least squares on logarithms, with
-the power curve held as fitted before (`energy.py`). They are those of this benchmark's servers (vLLM without
-asynchronous scheduling, several servers sharing a host), not of a serving profile.
+The factors are fitted to the measured steps and joules together, by least squares on logarithms under a Cauchy loss
+(whole groups lie far off: servers slowed by their host), with the power curve held as fitted before (`energy.py`). They
+are those of this benchmark's servers (vLLM without asynchronous scheduling, several servers sharing a host), not of a
+serving profile.
 """
 
 import csv
@@ -52,7 +53,9 @@ STEP_PARAMETERS = (
     ("memory", 1.25, 0.1, "x peak", "bytes over bandwidth"),
     ("memory_blackwell", 1.0, 0.1, "1", "the same on B200, factor"),
     ("experts", 1.3, 0.3, "1", "bytes of routed experts, factor"),
-    ("experts_fp8", 1.0, 0.4, "1", "the same for fp8 experts, factor"),
+    ("experts_fp8", 1.0, 0.4, "1", "the same for block-scaled fp8 experts, factor"),
+    ("experts_mxfp4", 1.0, 0.4, "1", "the same for mxfp4 experts, factor"),
+    ("experts_mxfp4_blackwell", 1.0, 0.4, "1", "and on B200, factor"),
     ("experts_spread", 1.0, 0.4, "1", "the same under expert parallelism, factor"),
     ("kv", 1.3, 0.4, "1", "bytes of KV cache, factor"),
     ("state", 1.3, 0.5, "1", "bytes of recurrent state, factor"),
@@ -60,10 +63,13 @@ STEP_PARAMETERS = (
     ("compute_blackwell", 1.0, 0.1, "1", "the same on B200, factor"),
     ("compute_fp8", 0.7, 0.4, "1", "the same for fp8 weights, factor"),
     ("compute_experts", 1.5, 0.4, "1", "the same for a model with experts, factor"),
-    ("compute_experts_fp8", 1.0, 0.4, "1", "and fp8 experts, factor"),
+    ("compute_experts_fp8", 1.0, 0.4, "1", "and block-scaled fp8 experts, factor"),
+    ("compute_mxfp4", 1.0, 0.4, "1", "the same for mxfp4 weights, factor"),
+    ("compute_mxfp4_blackwell", 1.0, 0.4, "1", "and on B200, factor"),
     ("compute_experts_spread", 1.0, 0.3, "1", "and expert parallelism, factor"),
     ("media", 0.03, 1.0, "s", "each request with pictures or films"),
     ("media_blackwell", 1.0, 0.5, "1", "the same on the hosts of B200, factor"),
+    ("media_gpus", 0.7, 0.5, "1", "power of the GPUs by which it falls: host cores come with GPUs"),
     ("isl_sourcegraph-fim", 2000.0, 0.5, "tokens", "prompt of a code completion"),
     ("isl_image-chat", 500.0, 0.6, "tokens", "prompt with pictures, beyond their own cost"),
     ("isl_video-chat", 1000.0, 0.6, "tokens", "prompt with a film, beyond its own cost"),
@@ -106,15 +112,17 @@ def step_seconds(p: dict[str, float], rows: EnergyRows):
     chosen = np.minimum(f["experts_per_token"] / np.maximum(f["experts"], 1), 0.999999)
     touched = f["experts"] * -np.expm1(tokens * np.log1p(-chosen))
     experts = f["moe_layers"] * touched * f["params_per_expert"] * f["expert_bytes"] / rows.n_gpus
-    experts = experts * p["experts"] * np.where(f["fp8"] > 0, p["experts_fp8"], 1.0)
+    experts = experts * p["experts"] * np.where(f["block_fp8"] > 0, p["experts_fp8"], 1.0)
+    experts = experts * np.where(f["mxfp4"] > 0, side("experts_mxfp4"), 1.0)
     experts = experts * np.where(spread, p["experts_spread"], 1.0)
     always = f["params_always_read"] * f["always_bytes"] / rows.n_gpus
     state = 2 * f["state_bytes_per_sequence"] / rows.n_gpus
     moved = always + experts + batch * (p["kv"] * kv / f["kv_split"] + p["state"] * state)
     compute = side("compute") * np.where(f["fp8"] > 0, p["compute_fp8"], 1.0)
-    compute_experts = p["compute_experts"] * np.where(f["fp8"] > 0, p["compute_experts_fp8"], 1.0)
+    compute_experts = p["compute_experts"] * np.where(f["block_fp8"] > 0, p["compute_experts_fp8"], 1.0)
     compute_experts = compute_experts * np.where(spread, p["compute_experts_spread"], 1.0)
     compute = compute * np.where(sparse, compute_experts, 1.0)
+    compute = compute * np.where(f["mxfp4"] > 0, side("compute_mxfp4"), 1.0)
     layers = side("layer") * f["layers"] * np.where(sparse, 1 + p["layer_experts"], 1.0)
     seconds = (
         side("step")
@@ -122,7 +130,7 @@ def step_seconds(p: dict[str, float], rows: EnergyRows):
         + layers * np.where(several, p["layer_parallel"], 1.0)
         + side("memory") * moved / f["bandwidth"]
         + compute * 2 * f["params_active"] * tokens / rows.n_gpus / f["peak_bf16"]
-        + np.where(media, side("media"), 0.0) * batch / rows.osl
+        + np.where(media, side("media") * rows.n_gpus ** -p["media_gpus"], 0.0) * batch / rows.osl
     )
     return seconds, batch
 
@@ -182,7 +190,7 @@ def fit_energy(rows: EnergyRows, seen: Measured, start: EnergyFit | None = None)
         )
 
     x = prior if start is None else np.log([start.steps[name] for name in names])
-    solved = least_squares(residuals, x, loss="soft_l1", max_nfev=60 if start is None else 12)
+    solved = least_squares(residuals, x, loss="cauchy", max_nfev=60 if start is None else 12)
     return EnergyFit(power, dict(zip(names, (float(value) for value in np.exp(solved.x)))))
 
 

@@ -79,7 +79,7 @@ def cost_entries(windows: pd.DataFrame, money: Money, book: PriceBook, calendar:
     kilowatt_hours = energy_by_use(windows)
     billed = owned if money.costs.energy.billed is None else np.full(len(windows), money.costs.energy.billed)
     sheets += _energy_entries(windows, kilowatt_hours, billed, money, book, calendar)
-    sheets += _carbon_entries(kilowatt_hours, money, book)
+    sheets += _carbon_entries(windows, kilowatt_hours, money, book)
     sheets += _fixed_entries(windows, hours, money, book, calendar)
     sheets += _traffic_entries(windows, money, book)
     return sheets
@@ -202,15 +202,21 @@ def _demand_charge(
     return [entries("demand_charge", "", cost_accounts("demand_charge"), kw_months, row, window)]
 
 
-def _carbon_entries(kilowatt_hours: Uses, money: Money, book: PriceBook) -> list[Entries]:
-    """Tonnes of CO2e: a cost where priced, a memo line otherwise."""
+def _carbon_entries(windows: pd.DataFrame, kilowatt_hours: Uses, money: Money, book: PriceBook) -> list[Entries]:
+    """Tonnes of CO2e: a cost where priced, a memo line otherwise.
+
+    ``carbon_multiplier`` of the windows, where there, is the intensity of the hour over the mean of the row.
+    """
     carbon = money.costs.carbon
     if carbon is None:
         return []
     intensity = tariffs.drawn(resolve(carbon.intensity, "carbon_intensity", book), money)
     if intensity.unit != "gCO2e/kWh":
         raise PriceError(f"{intensity.row}: unit is '{intensity.unit}' where gCO2e/kWh is needed")
-    tonnes = {use: quantity * intensity.value / 1e6 for use, quantity in kilowatt_hours.items()}
+    of_hour = intensity.value / 1e6
+    if "carbon_multiplier" in windows:
+        of_hour = of_hour * windows.carbon_multiplier.fillna(1.0).to_numpy(float)
+    tonnes = {use: quantity * of_hour for use, quantity in kilowatt_hours.items()}
     if carbon.price is None:
         return [
             entries("carbon", use, memo_accounts("carbon", use), quantity, intensity, unit="t")

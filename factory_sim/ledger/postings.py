@@ -32,7 +32,7 @@ WINDOW_COLUMNS = (
     "time_idle_s", "facility_energy_j", "input_energy_j", "output_energy_j", "idle_energy_j",
 )  # fmt: skip
 """Columns of ``windows`` that pricing reads. ``week``, the request counts behind service credits and
-``price_multiplier`` (prices that moved in the run) are used where present, and so are installed ``gpus`` (machines that
+``price_multiplier`` (prices that moved in the run) and ``carbon_multiplier`` are used where present, and so are installed ``gpus`` (machines that
 leave before the end of their term or life)."""
 
 
@@ -173,6 +173,6 @@ def usage_of(windows: pd.DataFrame, index: np.ndarray) -> Usage:
         answer=column("output_tokens") - reasoning,
         reasoning=reasoning,
         requests=completed,
-        price_factor=column("price_multiplier") if "price_multiplier" in part else None,
+        price_factor=part.price_multiplier.fillna(1.0).to_numpy(float) if "price_multiplier" in part else None,
         service_level=level,
     )

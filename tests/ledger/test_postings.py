@@ -336,3 +336,15 @@ def test_one_own_price_needs_no_list_and_gpus_go_by_any_name(make_windows):
     assert usd(post(windows, single), "cost") == pytest.approx(16.0)
     alias = terms(costs={"compute_by_gpu": {"H200-SXM": {"basis": "hyperscaler_own"}}})
     assert usd(post(windows, alias), "cost") == pytest.approx(8 * 1.22)
+
+
+def test_emissions_follow_the_intensity_of_the_hour(make_windows):
+    intensity = quote(400, "gCO2e/kWh")
+    windows = make_windows(hours=3, carbon_multiplier=[0.5, 1.0, np.nan])
+    reported = post(windows, terms(costs={"carbon": {"intensity": intensity}}))
+    tonnes = reported[reported.line == "carbon"]
+    assert tonnes.quantity.sum() == pytest.approx(12 * 2.5 * 400 / 1e6)
+    assert (tonnes.amount_nusd == 0).all()
+    priced = post(windows, terms(costs={"carbon": {"intensity": intensity, "price": quote(100, "USD/t")}}))
+    extra = usd(priced, "cost") - usd(reported, "cost")
+    assert extra == pytest.approx(12 * 2.5 * 400 / 1e6 * 100, rel=1e-6)

@@ -399,7 +399,7 @@ class Pool:
 
     def _park(self, offers: np.ndarray, follows: np.ndarray) -> np.ndarray:
         """Move requests that follow others to the table of parked ones; return the rest."""
-        if len(self._parked) > 2 * self._pool["live_parked"][0] + 65536:
+        if len(self._parked) > 2 * self._pool["live_parked"][0] + 4096:
             live = self._parked["live"] != 0
             place = np.cumsum(live) - 1
             for rows, mask in self._pending():

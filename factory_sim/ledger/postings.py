@@ -31,9 +31,9 @@ WINDOW_COLUMNS = (
     "input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens", "time_input_s", "time_output_s",
     "time_idle_s", "facility_energy_j", "input_energy_j", "output_energy_j", "idle_energy_j",
 )  # fmt: skip
-"""Columns of ``windows`` that pricing reads. ``week``, the request counts behind service credits and
-``price_multiplier`` (prices that moved in the run) and ``carbon_multiplier`` are used where present, and so are installed ``gpus`` (machines that
-leave before the end of their term or life)."""
+"""Columns of ``windows`` that pricing reads. Used where present: the request counts behind service credits, ``gpus``
+(machines that leave before the end of their term or life), ``price_multiplier`` (prices that moved in the run),
+``carbon_multiplier`` and ``trained_tokens`` (training jobs are a use of their own)."""
 
 
 @dataclass(frozen=True)

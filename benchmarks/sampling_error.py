@@ -2,7 +2,7 @@
 
     python benchmarks/sampling_error.py [SCENARIO] [--set PATH=VALUE]...
 
-Four times as much: windows of twice the length, each standing for half as many hours, and twice the instances behind
+Four times as much: windows of twice the length, each standing for half as many hours, twice the instances behind
 the router (so four times the requests a calendar hour, and pooling nearer the whole fleet's). Prints both values of
 every headline figure and their difference in per cent; profile and price errors are the same in both (common streams).
 """

@@ -2,7 +2,7 @@
 
 import typer
 
-from factory_sim.cli import capacity, inspect, report
+from factory_sim.cli import books, capacity, frontier, inspect, profiles, report, schema
 from factory_sim.cli import run as run_commands
 
 app = typer.Typer(
@@ -33,5 +33,13 @@ def _options(
 app.command("run")(run_commands.run)
 app.command("compare")(run_commands.compare)
 app.command("capacity")(capacity.capacity)
-app.command("inspect")(inspect.inspect)
+app.command("frontier")(frontier.frontier)
 app.command("report")(report.report)
+app.command("statement")(books.statement)
+app.command("reprice")(books.reprice)
+app.command("explain")(books.explain)
+app.command("export")(books.export)
+app.command("tokens")(books.tokens)
+app.command("inspect")(inspect.inspect)
+app.add_typer(profiles.app, name="profiles")
+app.command("schema")(schema.schema)

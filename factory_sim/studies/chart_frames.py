@@ -2,25 +2,57 @@
 
 import pandas as pd
 
+from factory_sim.calibration.frontier import at_speed
 from factory_sim.inputs.scenario import Scenario
 from factory_sim.results.run import Run
+from factory_sim.studies.frontier import scenario_frontier
 from factory_sim.studies.waterfall import waterfall
 from factory_sim.units import DAY_S
 
+USER_SPEED_TOKENS_PER_S = 30.0
+"""Speed per user at which frontiers are compared in charts."""
+
 
 def chart_frames(run: Run) -> dict:
-    """Frames by the names that ``reports.charts.write_charts`` takes; stages and promise are the first service's."""
-    scenario = run.scenario
-    name = next(iter(scenario.services))
-    return {
-        "series": run.tables["series"],
-        "stages": stages(scenario, name),
-        "promises": promises(scenario, name),
-        "steps": waterfall(run, service=name),
-        "service": "all" if len(scenario.services) > 1 else name,
-        "subtitle": scenario.name,
-        "footnote": footnote(run),
-    }
+    """Frames by the names that ``reports.charts.write_charts`` takes.
+
+    One service: its stages, promise, steps and frontier. Several: each under ``by_service``.
+    """
+    scenario, names = run.scenario, list(run.scenario.services)
+    frames = {"series": run.tables["series"], "subtitle": scenario.name, "footnote": footnote(run)}
+    if len(names) > 1:
+        of_each = {
+            name: {"stages": stages(scenario, name), "promises": promises(scenario, name), "steps": _steps(run, name)}
+            for name in names
+        }
+        return frames | {"service": "all", "by_service": of_each}
+    (name,) = names
+    points, _ = scenario_frontier(scenario, name)
+    if len(points):
+        frames |= {
+            "frontier": points,
+            "user_speed_tokens_per_s": USER_SPEED_TOKENS_PER_S,
+            "at_speed": frontier_marks(at_speed(points, USER_SPEED_TOKENS_PER_S)),
+        }
+    own = {"stages": stages(scenario, name), "promises": promises(scenario, name), "steps": _steps(run, name)}
+    return frames | own | {"service": name}
+
+
+def frontier_marks(speeds: pd.DataFrame) -> dict[str, str]:
+    """What each system costs at the marked speed, in words, by system: measured, else simulated."""
+    marks = {}
+    for system, part in speeds.groupby("system", sort=False):
+        by_kind = part.set_index("kind")["usd_per_million_output_tokens"]
+        known = [(kind, by_kind[kind]) for kind in ("measured", "simulated") if kind in by_kind and by_kind[kind] > 0]
+        if known:
+            marks[system] = f"${known[0][1]:.2f} ({known[0][0]})"
+    return marks
+
+
+def _steps(run: Run, service: str) -> pd.DataFrame | None:
+    """The waterfall, where every stage has a cost of its tokens."""
+    steps = waterfall(run, service=service)
+    return steps if (steps["value"] > 0).all() else None
 
 
 def stages(scenario: Scenario, service: str) -> pd.DataFrame:

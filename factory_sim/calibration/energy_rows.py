@@ -210,14 +210,14 @@ def energy_rows(table) -> EnergyRows:
     """
     architectures, gpus, precisions = zip(*(check_row(row) for row in table.to_dict("records")))
     n_gpus = table["n_gpus"].to_numpy(float)
-    ep = table["ep"].to_numpy(float) if "ep" in table.columns else np.ones(len(table))
+    ep = [_positive(value) for value in table["ep"]] if "ep" in table.columns else np.ones(len(table))
     return EnergyRows(
         architectures=architectures,
         gpus=gpus,
         precision=precisions,
         task=np.array([TASKS.index(name) for name in table["task"]]),
         n_gpus=n_gpus,
-        expert_parallel=ep > 1,
+        expert_parallel=np.asarray(ep) > 1,
         max_sequences=table["max_num_seqs"].to_numpy(float),
         osl=table["avg_output_tokens"].to_numpy(float),
         blackwell=np.array([_newer(gpu) for gpu in gpus]),

@@ -33,11 +33,11 @@ def report(predictions, actual: dict, columns: dict[str, tuple[str, str, str]], 
     columns; `by`: dimension -> label of each row.
     """
 
+    measured = {metric: np.array([_number(value) for value in values]) for metric, values in actual.items()}
+
     def table(keep) -> dict:
         return {
-            metric: errors(
-                np.asarray(actual[metric], dtype=float)[keep], *(predictions[c].to_numpy()[keep] for c in names)
-            )
+            metric: errors(measured[metric][keep], *(predictions[c].to_numpy()[keep] for c in names))
             for metric, names in columns.items()
         }
 
@@ -53,3 +53,11 @@ def report(predictions, actual: dict, columns: dict[str, tuple[str, str, str]], 
             for dimension, told in labels.items()
         },
     }
+
+
+def _number(value) -> float:
+    """The value as a float, NaN where it is no number."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return float("nan")

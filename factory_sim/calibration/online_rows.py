@@ -24,6 +24,11 @@ DEFAULTS = {"max_num_batched_tokens": 2048.0, "max_num_seqs": 128.0, "max_model_
 DEFAULTS |= {"gpu_memory_utilization": 0.9, "stage_duration_s": 600.0}
 """Documented settings of the runs (README of the table), taken where a row leaves them empty."""
 
+MOST_REQUESTS = 2e6
+"""Requests of one experiment beyond which a row is refused: the longest published has 12,000."""
+MOST_TOKENS = 1e6
+"""Tokens of one request or step beyond which a row is refused."""
+
 
 @dataclass(frozen=True)
 class OnlineRows:
@@ -80,6 +85,16 @@ def check_row(row: dict) -> tuple[ModelSpec, Gpu, str]:
     rate = _number(row["request_rate_per_s"])
     if not (np.isnan(rate) or (np.isfinite(rate) and rate > 0)):
         raise MeasurementError(f"request_rate_per_s '{row['request_rate_per_s']}' is not a positive number")
+    duration_s = _number(row.get("stage_duration_s", np.nan))
+    if rate * (duration_s if duration_s > 0 else DEFAULTS["stage_duration_s"]) > MOST_REQUESTS:
+        raise MeasurementError(f"request_rate_per_s times stage_duration_s is over {MOST_REQUESTS:,.0f} requests")
+    tokens = sum(_number(row[name]) for name in ("system_prompt_tokens", "question_tokens", "requested_output_tokens"))
+    context = _number(row.get("max_model_len", np.nan))
+    if tokens > (context if context > 0 else MOST_TOKENS):
+        raise MeasurementError(f"prompt and output have {tokens:,.0f} tokens, more than the server takes")
+    for name in ("max_num_batched_tokens", "max_num_seqs"):
+        if _number(row.get(name, np.nan)) > MOST_TOKENS:
+            raise MeasurementError(f"{name} '{row[name]}' is over {MOST_TOKENS:,.0f}")
     precision = PRECISIONS.get(str(row["precision"]).lower())
     if precision is None:
         raise MeasurementError(
@@ -113,13 +128,18 @@ def online_rows(table) -> OnlineRows:
     if missing:
         raise MeasurementError(f"online table: missing columns: {', '.join(missing)}")
     models, gpus, precisions = zip(*(check_row(row) for row in table.to_dict("records")))
-    tensor = table["tp"].to_numpy(int)
+
+    def column(name: str) -> np.ndarray:
+        return np.array([_number(value) for value in table[name]])
+
+    tensor = column("tp").astype(int)
     facts = [server_facts(m, g, p, int(n)) for m, g, p, n in zip(models, gpus, precisions, tensor)]
 
     def setting(name: str) -> np.ndarray:
-        values = table[name].to_numpy(float) if name in table.columns else np.full(len(table), np.nan)
+        values = column(name) if name in table.columns else np.full(len(table), np.nan)
         return np.where(np.isfinite(values) & (values > 0), values, DEFAULTS[name])
 
+    isl, osl = column("system_prompt_tokens") + column("question_tokens"), column("requested_output_tokens")
     return OnlineRows(
         models=models,
         gpus=gpus,
@@ -128,13 +148,13 @@ def online_rows(table) -> OnlineRows:
             **{f.name: np.array([getattr(each, f.name) for each in facts], dtype=float) for f in fields(WorkerFacts)}
         ),
         tensor=tensor.astype(float),
-        rate_per_s=table["request_rate_per_s"].to_numpy(float),
-        isl=(table["system_prompt_tokens"] + table["question_tokens"]).to_numpy(float),
-        osl=table["requested_output_tokens"].to_numpy(float),
+        rate_per_s=column("request_rate_per_s"),
+        isl=isl,
+        osl=osl,
         duration_s=setting("stage_duration_s"),
         max_sequences=setting("max_num_seqs"),
         max_batched_tokens=setting("max_num_batched_tokens"),
-        max_context_tokens=setting("max_model_len"),
+        max_context_tokens=np.maximum(setting("max_model_len"), isl + osl),
         memory_utilisation=setting("gpu_memory_utilization"),
     )
 

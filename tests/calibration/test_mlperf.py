@@ -52,4 +52,4 @@ def test_unknown_names_and_empty_filters_are_told():
 def test_no_other_module_reads_the_table():
     root = Path(factory_sim.__file__).parent
     readers = [path.name for path in sorted(root.rglob("*.py")) if "mlperf.csv" in path.read_text(encoding="utf-8")]
-    assert readers == ["mlperf.py"]
+    assert set(readers) == {"mlperf.py"}

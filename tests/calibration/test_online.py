@@ -101,3 +101,20 @@ def test_server_holds_the_kv_cache_that_memory_leaves(some):
     roomy = online_rows(some.assign(gpu_memory_utilization=[0.95] * len(some)))
     small, large = (online_system(fit, each, 0).workers[0].kv_capacity_tokens for each in (rows, roomy))
     assert 0 < small < large
+
+
+def test_absurd_and_textual_values_are_refused_row_by_row(some):
+    bad = some.iloc[[0] * 6].reset_index(drop=True).astype(object)
+    bad.loc[1, "request_rate_per_s"] = 1e9
+    bad.loc[2, "question_tokens"] = 1e9
+    bad.loc[3, "tp"] = "four"
+    bad.loc[4, "max_num_batched_tokens"] = 1e12
+    bad.loc[5, "ttft_mean_ms"] = "fast"
+    out, report = validate_online(bad)
+    assert [bool(reason) for reason in out.reason] == [False, True, True, True, True, False]
+    assert report["errors"]["ttft"]["n"] == 1
+    assert report["errors"]["itl"]["n"] == 2
+
+
+def test_a_row_that_gives_numbers_as_text_is_the_same_row(some):
+    assert validate_online(some.iloc[:2])[0].equals(validate_online(some.iloc[:2].astype(str).replace("nan", ""))[0])

@@ -23,6 +23,7 @@ from factory_sim.engine.stage_pool import StagePool
 from factory_sim.errors import FactorySimError, ScenarioError, SimulationStopped, closest
 from factory_sim.inputs.scenario import Scenario
 from factory_sim.model.outages import failure_kinds
+from factory_sim.model.training import mfu_of
 from factory_sim.streams import stream
 from factory_sim.units import HOUR_S, MINUTE_S, WEEK_S
 
@@ -77,10 +78,7 @@ class Factory:
             self._trouble()
             self._happenings()
             self._training()
-            self.env.run(until=self.env.all_of(serving))
-        except FactorySimError as error:
-            self.journal.incomplete = f"stopped on day {self.env.now / (24 * HOUR_S):.3f}: {error}"
-            raise SimulationStopped(self.journal.incomplete, self.journal) from None
+            self._run(serving)
         finally:
             for worker in self.workers:
                 worker.close()
@@ -88,6 +86,13 @@ class Factory:
             pool.drain()
             self.journal.audits.append(pool.audit())
         return self.journal
+
+    def _run(self, serving: list[simpy.Process]) -> None:
+        try:
+            self.env.run(until=self.env.all_of(serving))
+        except FactorySimError as error:
+            self.journal.incomplete = f"stopped on day {self.env.now / (24 * HOUR_S):.3f}: {error}"
+            raise SimulationStopped(self.journal.incomplete, self.journal) from None
 
     def _service(self, resolved: ResolvedService, pulse: Pulse) -> Service:
         spec, scenario, replication = resolved.service, self.scenario, self.journal.replication
@@ -265,6 +270,10 @@ class Factory:
         """Training jobs, on GPUs of their own and lent ones."""
         for name, job in self.jobs.items():
             place = self.places[job.spec.site]
+            try:
+                mfu_of(job.spec.mfu)
+            except ScenarioError as error:
+                raise ScenarioError(f"training.{name}.{error}") from None
             launched = self.services[job.spec.launch.service] if job.spec.launch else None
             rng = self._stream("training", name)
             self.env.process(train(self.env, job, place, self.scenario, launched, rng, self.journal))

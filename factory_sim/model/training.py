@@ -87,7 +87,7 @@ def measured_mfu() -> dict[str, tuple[float, str]]:
         return {
             row["item"]: (float(row["value"]), row["source"])
             for row in csv.DictReader(file)
-            if row["topic"] == "training" and row["quantity"] == "model FLOPs utilisation"
+            if row["topic"] == "training" and row["quantity"] == "model FLOPs utilisation" and row["value"]
         }
 
 

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import simpy
 
-from factory_sim.engine.control.service import SPOT, Kind, Service, View, view_of
+from factory_sim.engine.control.service import SPOT, Kind, Service, view_of
+from factory_sim.engine.control.view import View
 from factory_sim.engine.journal import Journal
 from factory_sim.errors import ScenarioError
 from factory_sim.inputs.operations import Autoscaler, Spot

@@ -125,7 +125,7 @@ def _limp(
     yield env.timeout(repair_s)
     if service.fleet.up(slow):
         service.fleet.shift(slow, up=-1)
-        back = key if service.kinds[key].stage is service.kinds[service.current].stage else None
+        back = key if service.kinds[key].stage.stage.name not in service.gone else None
         if back:
             service.fleet.shift(key, up=1)
         else:

@@ -9,6 +9,7 @@ import simpy
 
 from factory_sim.engine.control.demand import Backlog, DemandState
 from factory_sim.engine.control.fleet import Count, Fleet
+from factory_sim.engine.control.view import View
 from factory_sim.engine.facts import Facts
 from factory_sim.engine.journal import Journal
 from factory_sim.engine.resolve import ResolvedService, ResolvedStage
@@ -48,6 +49,10 @@ class Place:
     """Caps of the curtailment calls that hold now, W at the meter."""
     rise_k: float = 0.0
     """Kelvin above the usual outside temperature."""
+    cap_now_w: float = math.inf
+    """Cap of the stretch that is being served, W."""
+    rise_now_k: float = 0.0
+    """Kelvin above the usual in that stretch."""
     jobs: list = field(default_factory=list)
     """Training jobs here."""
     training: dict[str, tuple[float, float]] = field(default_factory=dict)
@@ -92,44 +97,6 @@ class Place:
             event.succeed()
 
 
-@dataclass(frozen=True)
-class View:
-    """What an autoscaler sees of its service: what it has reported until now, and nothing about single requests."""
-
-    service: str
-    time_s: float
-    hour_of_week: float
-    """Hours since Monday 00:00 of scenario time."""
-    interval_s: float
-    """Time until it will be asked again."""
-    cold_start_s: float
-    """Time to bring an instance up."""
-    serving: int
-    """Instances that serve or are on their way."""
-    starting: int
-    """Those on their way."""
-    minimum: int
-    maximum: int
-    asked_per_s: float
-    """Requests asked for in the last interval, a second, let in or not."""
-    served_per_s: float
-    """Requests let in, a second."""
-    waiting: float
-    """Requests that wait behind the limit."""
-    capacity_per_s: float
-    """Tested capacity of one instance within the promise, requests/s."""
-    in_system: float
-    """Requests at one instance."""
-    ttft_p95_s: float
-    tpot_p95_s: float
-    """Of the last interval; NaN if nothing was served."""
-    ttft_limit_s: float
-    tpot_limit_s: float
-    target_load: float
-    history: tuple[tuple[float, float], ...]
-    """(end of the interval, requests asked for a second) of past intervals, oldest first."""
-
-
 @dataclass
 class Service:
     """State of one service in one replication."""
@@ -147,6 +114,8 @@ class Service:
     current: str
     """Key of the kind of instance that changes, failures and scaling work on."""
     cold_start: ColdStart = field(default_factory=ColdStart)
+    gone: list[str] = field(default_factory=list)
+    """Stages that are over: what comes back from repair joins the current one."""
     changing: bool = False
     """A roll-out is going on: the autoscaler waits."""
     starting: int = 0
@@ -162,6 +131,8 @@ class Service:
     retry_share: float = 0.0
     retried: float = 0.0
     """Requests lost in flight that will be asked again in the next stretch."""
+    price_now: float = 1.0
+    """Factor on list prices in the stretch that is being served."""
     launch_price: float = 1.0
     """Factor on list prices since the launch of a better model."""
     latest: list[tuple[float, Facts]] = field(default_factory=list)
@@ -174,6 +145,12 @@ class Service:
     """(key, slower) -> tested capacity of one instance; computed once."""
     starts_s: dict[str, float] = field(default_factory=dict)
     """key -> time to bring an instance up; computed once."""
+
+    def begin(self, cap_w: float) -> None:
+        """Begin a stretch: what holds now holds until its end, even if it changes at that very moment."""
+        self.fleet.open()
+        self.price_now = self.demand.price_factor * self.launch_price
+        self.place.cap_now_w, self.place.rise_now_k = cap_w, self.place.rise_k
 
     def capacity_per_s(self, key: str, slower: float = 1.0) -> float:
         """Requests/s that one instance of a kind serves within the promise, at a clock that is `slower` by a factor."""
@@ -222,7 +199,7 @@ class Service:
         if scaled:
             self.starting -= instances
         gpus = instances * self.size(key)
-        if key.endswith(SPOT) or self.kinds[key].stage is self.kinds[self.current].stage:
+        if key.endswith(SPOT) or self.kinds[key].stage.stage.name not in self.gone:
             self.fleet.shift(key, up=instances, down_gpus=-gpus)
         else:
             self.fleet.shift(key, down_gpus=-gpus)
@@ -237,6 +214,8 @@ class Service:
     def adopt(self, key: str) -> None:
         """From now on `key` is the current kind; idle, released, spare and loose GPUs of the old one become it."""
         old, self.current = self.current, key
+        if self.kinds[old].stage is not self.kinds[key].stage:
+            self.gone.append(self.kinds[old].stage.stage.name)
         size_old, size_new = self.size(old), self.size(key)
         idle, down = self.fleet.idle(old), self.spare_gpus + self.loose_gpus
         self.fleet.shift(old, idle=-idle, down_gpus=-down)

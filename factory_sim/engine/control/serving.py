@@ -82,7 +82,7 @@ def serve(env: simpy.Environment, counter: Counter, group: Group):
     while env.now < scenario.duration_s:
         start_s = env.now
         for service in group.services:
-            service.fleet.open()
+            service.begin(cap_w(scenario.places[service.place.name], service.place))
         boundary = min((np.floor(start_s / interval_s + 1e-9) + 1) * interval_s, scenario.duration_s)
         yield env.timeout(boundary - start_s) | group.pulse.event
         end_s = env.now
@@ -112,7 +112,7 @@ def _ask(service: Service, start_s: float, end_s: float) -> Plan:
 
 def _price_index(service: Service, counts, capacity: dict[str, float], tested: float) -> float:
     """List price over that of the first day: events, launches, and the cost of a token where the price follows it."""
-    factor = service.demand.price_factor * service.launch_price
+    factor = service.price_now
     if service.resolved.service.price_path == "held":
         return factor
     first = service.resolved.stages[0]
@@ -239,7 +239,7 @@ def _at_pue(counter: Counter, plans: list[Plan]) -> None:
         whole = at_site(own, place)
         place.load = it_w / whole if whole else 0.0
         middle_h = (own[0].start_s + own[0].end_s) / 2 / HOUR_S + own[0].service.demand.offset_h
-        pue = pue_at(site, place.load, outside_c(site.cooling, middle_h % 24.0, place.rise_k))
+        pue = pue_at(site, place.load, outside_c(site.cooling, middle_h % 24.0, place.rise_now_k))
         place.pue = pue
         for row in rows:
             at_pue(row, pue)
@@ -255,10 +255,7 @@ def _by_place(plans: list[Plan]) -> list[tuple[Place, list[Plan]]]:
 
 def _play_within_power(counter: Counter, plans: list[Plan]) -> None:
     """Play the stretch, at lower clocks or with fewer instances where a site would draw more than it may."""
-    capped = [(place, own, cap_w(counter.scenario.places[place.name], place)) for place, own in _by_place(plans)]
-    if all(math.isinf(cap) for _, _, cap in capped):
-        _play(counter, plans, probe=False)
-        return
+    capped = [(place, own, place.cap_now_w) for place, own in _by_place(plans)]
     for place, own, cap in capped:
         if math.isfinite(cap):
             _find_clock(counter, plans, place, own, cap)

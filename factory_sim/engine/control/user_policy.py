@@ -61,6 +61,9 @@ def user_policy(where: str, spec: str, deadline_s: float) -> PolicyWorker:
 
 def _answer(pipe: Connection, file: str, name: str) -> None:
     """Load the user's function and answer views until the pipe closes."""
+    import factory_sim.engine.control.view
+    import factory_sim.inputs.operations  # noqa: F401 (what views are made of, loaded before the deadline counts)
+
     try:
         spec = importlib.util.spec_from_file_location("user_policy", file)
         module = importlib.util.module_from_spec(spec)

@@ -1,0 +1,56 @@
+"""`factory-sim timeline`: what happened in a run, as a table and as a chart."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def timeline(
+    run: Annotated[Path, typer.Argument(help="Run folder.", show_default=False)],
+    replication: Annotated[int, typer.Option("--replication", metavar="N", help="Replication to show.")] = 0,
+    kinds: Annotated[
+        list[str], typer.Option("--kind", metavar="KIND", help="Only events of this kind; may be given often.")
+    ] = [],  # noqa: B006 (typer reads it)
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Folder for the chart; none is drawn when left out.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the events as JSON.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing chart.")] = False,
+) -> None:
+    """Show every event and change of state of a run, with time, cause and effect."""
+    import json
+
+    from factory_sim.errors import RunError, closest
+    from factory_sim.results.store import read_run
+    from factory_sim.results.timeline import spans
+
+    stored = read_run(run)
+    events = stored.tables["events"]
+    held = sorted(stored.tables["windows"]["replication"].unique())
+    if replication not in held:
+        raise RunError(f"{run}: has no replication {replication}; it has {held[0]} to {held[-1]}")
+    events = events[events["replication"] == replication]
+    for kind in kinds:
+        if kind not in set(events["kind"]):
+            raise RunError(f"{run}: no event of kind '{kind}'{closest(kind, sorted(set(events['kind'])))}")
+    shown = events[events["kind"].isin(kinds)] if kinds else events
+    if out is not None:
+        from factory_sim.cli.folders import fresh_folder
+        from factory_sim.reports.charts.timeline import timeline_chart
+
+        series = stored.tables["series"]
+        figure = timeline_chart(
+            series[series["service"] == "all"], spans(stored.tables["windows"], replication), shown,
+            title=f"{stored.summary['scenario']['name']}: what happened", subtitle=f"replication {replication}",
+        )  # fmt: skip
+        with fresh_folder(out, force) as folder:
+            for ending in ("png", "svg"):
+                figure.savefig(folder / f"timeline.{ending}")
+    if as_json:
+        print(json.dumps({"schema": "factory_sim.timeline/1", "events": shown.to_dict("records")}, indent=1))
+        return
+    for event in shown.itertuples():
+        day, rest = divmod(event.time_s, 86400.0)
+        clock = f"day {int(day):3d} {int(rest // 3600):02d}:{int(rest % 3600 // 60):02d}"
+        print(f"{clock}  {event.kind:20s} {event.subject:28s} {event.cause:16s} {event.effect}".rstrip())

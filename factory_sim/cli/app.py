@@ -2,7 +2,7 @@
 
 import typer
 
-from factory_sim.cli import books, capacity, frontier, inspect, profiles, report, schema
+from factory_sim.cli import books, capacity, frontier, inspect, profiles, report, schema, timeline
 from factory_sim.cli import run as run_commands
 
 app = typer.Typer(
@@ -35,6 +35,7 @@ app.command("compare")(run_commands.compare)
 app.command("capacity")(capacity.capacity)
 app.command("frontier")(frontier.frontier)
 app.command("report")(report.report)
+app.command("timeline")(timeline.timeline)
 app.command("statement")(books.statement)
 app.command("reprice")(books.reprice)
 app.command("explain")(books.explain)

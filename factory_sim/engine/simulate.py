@@ -1,5 +1,6 @@
 """Play a scenario: SimPy decides by the minute, the kernel serves by the token, the journal keeps the facts."""
 
+import itertools
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -99,10 +100,7 @@ class Factory:
         demand = spec.traffic.demand
         start = scenario.start
         offset_h = start.weekday() * 24.0 + start.hour + start.minute / 60.0
-        if demand.series:
-            relative = rate_series(demand.series).mean_over
-        else:
-            relative = _weekly(resolved.rhythm, offset_h)
+        relative = rate_series(demand.series).mean_over if demand.series else _weekly(resolved.rhythm, offset_h)
 
         sizes = {stage.stage.name: stage.system.gpus for stage in resolved.stages}
         fleet = Fleet(self.env, sizes, pulse, scenario.simulation.sampling.fleet_tolerance)
@@ -145,7 +143,7 @@ class Factory:
         interval_s = scenario.simulation.interval_minutes * MINUTE_S
         for name, service in self.services.items():
             stages = service.resolved.service.stages
-            for before, after in zip(stages, stages[1:]):
+            for before, after in itertools.pairwise(stages):
                 rng = self._stream("stage_delay", name, after.name)
                 late_s = lateness_s(rng, after.change.delay_days)
                 env.process(rollout(env, service, before, after, journal, interval_s, late_s))

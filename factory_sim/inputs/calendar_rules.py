@@ -136,9 +136,7 @@ def _held(scenario, name: str, service, day: float, moments) -> int:
     for moment, index, event in moments:
         if not stage.from_day <= moment <= day:
             continue
-        if event.kind == "delivery" and event.service == name:
-            peak += event.gpus
-        elif event.kind == "move" and event.to == name:
+        if (event.kind == "delivery" and event.service == name) or (event.kind == "move" and event.to == name):
             peak += event.gpus
         elif event.kind == "move" and event.service == name:
             peak -= event.gpus

@@ -4,6 +4,7 @@ A scenario has no expressions and no conditions. Variations are named (``variant
 ``path=value``; both are applied before validation, so every run folder holds one resolved scenario.
 """
 
+import itertools
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
@@ -11,7 +12,6 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_va
 
 from factory_sim.inputs import calendar_rules
 from factory_sim.inputs.money import Money
-from factory_sim.inputs.parallelism import parse_parallelism
 from factory_sim.inputs.operations import (
     Autoscaler,
     Cooling,
@@ -24,6 +24,7 @@ from factory_sim.inputs.operations import (
     Spot,
     TrainingJob,
 )
+from factory_sim.inputs.parallelism import parse_parallelism
 from factory_sim.records import Record
 from factory_sim.units import DAY_S
 
@@ -295,7 +296,7 @@ class Service(Record):
     @field_validator("stages")
     @classmethod
     def _in_order(cls, stages: list[Stage]) -> list[Stage]:
-        for earlier, later in zip(stages, stages[1:]):
+        for earlier, later in itertools.pairwise(stages):
             if later.from_day <= earlier.from_day:
                 raise ValueError(
                     f"stage {later.name!r} starts on day {later.from_day:g}, not after {earlier.name!r} on day {earlier.from_day:g}"

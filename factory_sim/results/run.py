@@ -16,6 +16,7 @@ from factory_sim.inputs.provenance import digest, provenance
 from factory_sim.inputs.scenario import Scenario
 from factory_sim.ledger.bands import draw_prices
 from factory_sim.ledger.postings import post
+from factory_sim.ledger.sanity import money_warnings, rehearse
 from factory_sim.results.checks import check
 from factory_sim.results.figures import figures, replications, series
 from factory_sim.streams import stream
@@ -51,6 +52,10 @@ def run(
     """
     progress(f"{scenario.name}: load-testing every stage")
     services = resolve(scenario)
+    fleet = [(service.name, stage.stage.name, stage.system.gpu) for service in services for stage in service.stages]
+    rehearse(scenario.money, fleet, scenario.start, scenario.duration_days)
+    for warning in money_warnings(scenario.money, sorted({gpu for *_, gpu in fleet}), list(scenario.services)):
+        progress(f"warning: {warning}")
     count = scenario.simulation.replications
     progress(f"{scenario.name}: playing {count} replications of {scenario.duration_days:g} days")
     play = replay if is_finite(scenario) else simulate

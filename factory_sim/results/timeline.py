@@ -34,6 +34,10 @@ def spans(windows: pd.DataFrame, replication: int) -> pd.DataFrame:
     alike = (long[["row", "state", "share"]] == before[["row", "state", "share"]]).all(axis=1)
     number = (~(alike & (long["start_s"] == before["end_s"]))).cumsum()
     joined = long.groupby(number).agg(
-        row=("row", "first"), start_s=("start_s", "first"), end_s=("end_s", "last"), state=("state", "first"), share=("share", "first")
+        row=("row", "first"),
+        start_s=("start_s", "first"),
+        end_s=("end_s", "last"),
+        state=("state", "first"),
+        share=("share", "first"),
     )
     return joined.sort_values(["start_s", "row", "state"], kind="stable", ignore_index=True)

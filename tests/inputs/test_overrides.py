@@ -28,7 +28,7 @@ def write(tmp_path, text: str) -> Path:
         ("stages.b200-mtp.from_day=40", ("b200-mtp", "day 40")),
         ("stages.b200-disaggregated.from_day=29", ("b200-disaggregated", "after the end")),
         ("stages.b200-xtp.from_day=3", ("b200-xtp", "did you mean 'b200-mtp'")),
-        ("site.gpus=100", ("792 GPUs", "the site holds 100")),
+        ("site.gpus=100", ("792 GPUs", "it holds 100")),
         ("start=2026-07-06", ("start", "2026-07-06")),
         ("start=2026-07-06T00:00:00", ("start", "UTC offset")),
         ("admission.limit=loadtest", ("admission.limit", "did you mean 'load_test'")),

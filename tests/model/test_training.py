@@ -33,7 +33,9 @@ def test_converged_is_within_so_many_nats_of_the_limit():
 
 def test_llama_405b_needs_the_published_gpu_hours_within_a_fifth():
     rate = laws.tokens_per_s("h100", 1.0, 405e9, "bf16", laws.mfu_of("Llama 3.1-405B"))
-    assert 15.6e12 / rate / 3600 == pytest.approx(30.84e6, rel=0.2)  # tokenization.csv: 30.84 million H100-h, restarts included
+    assert 15.6e12 / rate / 3600 == pytest.approx(
+        30.84e6, rel=0.2
+    )  # tokenization.csv: 30.84 million H100-h, restarts included
 
 
 def test_deepseek_v3_throughput_is_a_plausible_utilisation():

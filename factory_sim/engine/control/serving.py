@@ -16,7 +16,6 @@ from factory_sim.engine.stage_pool import StagePool
 from factory_sim.inputs.scenario import Scenario
 from factory_sim.units import HOUR_S, MINUTE_S
 
-
 CLOUD = "cloud"
 """Site of capacity that is rented by the hour; neither its power nor its space is the scenario's."""
 

@@ -450,6 +450,12 @@ def _idle(tree_s, tree_worker, leaves, w):
         tree_worker[i] = tree_worker[child]
 
 
+@cold
+def _set_accepting(pool, inst, accepting):
+    pool["n_accepting"] += accepting - inst["accepting"]
+    inst["accepting"] = accepting
+
+
 def _entries(sources: int):
     """Define the entry points; they close over `sources` to keep stale compilations out of the cache (`jit.py`)."""
 
@@ -561,7 +567,7 @@ def _entries(sources: int):
         if pool["signal_age_s"] > 0.0 and pool["now"] >= pool["next_refresh_s"]:
             refresh_signals(pool, instances)
         if action == ACCEPT:
-            inst["accepting"] = int(value)
+            _set_accepting(pool, inst, int(value))
             _pull(
                 pool, workers, i, instances, queues, slots, parked, timers, finished, starting, tree_s, tree_worker
             )  # fmt: skip
@@ -570,7 +576,7 @@ def _entries(sources: int):
                 workers[w]["next_slow"] = value
                 cut_span(pool, workers[w], w, tree_s, tree_worker, pool["now"])
         elif action == STOP_LOSING:
-            inst["accepting"] = 0
+            _set_accepting(pool, inst, 0)
             _lose(
                 pool, workers, i, victims, instances, queues, slots, keys, items, base, nodes, buckets, parked, timers,
                 finished, starting, tree_s, tree_worker,
@@ -580,7 +586,7 @@ def _entries(sources: int):
                     pool, workers, k, instances, queues, slots, parked, timers, finished, starting, tree_s, tree_worker
                 )  # fmt: skip
         elif action == STOP_GRACEFULLY:
-            inst["accepting"] = 0
+            _set_accepting(pool, inst, 0)
             for k in range(len(victims)):
                 s = victims[k]
                 _withdraw(pool, workers, s, instances, queues, slots, starting, tree_s, tree_worker)

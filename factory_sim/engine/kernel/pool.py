@@ -216,6 +216,7 @@ class Pool:
             ("signal_age_s", signal_age_s),
             ("batch_limit", batch_limit),
             ("n_instances", len(expanded)),
+            ("n_accepting", len(expanded)),
             ("n_workers", n_workers),
             ("leaves", leaves),
             ("classes", priority_classes + 1),
@@ -545,7 +546,7 @@ class Pool:
 
     def set_accepting(self, instance: int, accepting: bool) -> None:
         """Let the router send new requests to an instance, or not; what it has, it keeps serving."""
-        self._operate(ACCEPT, instance, float(accepting), ())
+        self._operate(ACCEPT, instance, float(bool(accepting)), ())
 
     def set_speed(self, instance: int, slow: float) -> None:
         """Make an instance's steps take `slow` times their time, from its next step on (degraded or capped)."""

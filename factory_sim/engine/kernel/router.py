@@ -52,16 +52,10 @@ def _kv_tokens(pool, instances, i):
 
 
 @cold
-def _accepting(pool, instances):
-    n = 0
-    for i in range(pool["n_instances"]):
-        n += instances[i]["accepting"]
-    return n
-
-
-@cold
 def _nth_accepting(pool, instances, k):
     """The accepting instance number `k` in order, or -1."""
+    if pool["n_accepting"] == pool["n_instances"]:
+        return k
     for i in range(pool["n_instances"]):
         if instances[i]["accepting"] != 0:
             if k == 0:
@@ -154,7 +148,7 @@ def route(pool, instances, draw_1, draw_2, attempt, session):
         return _chose(pool, _least(pool, instances, True))
     if router == 7:
         return _chose(pool, _cheapest(pool, instances))
-    n = _accepting(pool, instances)
+    n = pool["n_accepting"]
     if n == 0:
         return -1
     if router == 5:

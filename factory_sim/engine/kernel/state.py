@@ -43,8 +43,8 @@ POOL = _record(
     "now area_s system_seconds timeout_s signal_age_s next_refresh_s swap_s_per_token retry_after_s retry_backoff "
     "host_s_per_token wasted_tokens",
     "next_offer n_offers more_offers closed credits next_release release_end router next_instance queue_limit "
-    "block_tokens prefix_tokens n_instances n_workers leaves classes free_head n_free n_out n_timers timer_seq "
-    "n_starting order in_system out_margin timer_margin prefill_first retries batch_limit host_blocks backlog_head "
+    "block_tokens prefix_tokens n_instances n_accepting n_workers leaves classes free_head n_free n_out n_timers "
+    "timer_seq n_starting order in_system out_margin timer_margin prefill_first retries batch_limit host_blocks backlog_head "
     "backlog_tail n_backlog free_node n_free_nodes bucket_mask live_parked arrived admitted completed rejected "
     "timed_out lost cancelled too_long retried",
 )

@@ -67,7 +67,15 @@ def system(gpus: int = 1, factor: float = 1.0) -> ServingSystem:
     base_s = factor * np.concatenate([[0.0], 0.01 + 2e-5 * np.arange(1.0, 400.0)])
     worker = Worker("both", 1, gpus, StepCosts(base_s, 1e-9 * factor, 1e-6 * factor, 0.0), 100_000, 64, 256)
     return ServingSystem(
-        f"toy {gpus} {factor}", "h100", gpus, (worker,), 1.0, model="DeepSeek-R1", precision="fp8", profile="toy", trust="measured"
+        f"toy {gpus} {factor}",
+        "h100",
+        gpus,
+        (worker,),
+        1.0,
+        model="DeepSeek-R1",
+        precision="fp8",
+        profile="toy",
+        trust="measured",
     )
 
 
@@ -75,11 +83,18 @@ def system(gpus: int = 1, factor: float = 1.0) -> ServingSystem:
 def curve(gpus: int = 1, factor: float = 1.0) -> LatencyCurve:
     """Its load test."""
     return load_test(
-        system(gpus, factor), length_model({"fixed": {"isl": 64, "osl": 32}}), 0.05, router="least_outstanding", seed=1, sequences=40
+        system(gpus, factor),
+        length_model({"fixed": {"isl": 64, "osl": 32}}),
+        0.05,
+        router="least_outstanding",
+        seed=1,
+        sequences=40,
     )
 
 
-def resolved(scene, sizes: dict[str, int] | None = None, factors: dict[str, float] | None = None) -> tuple[ResolvedService, ...]:
+def resolved(
+    scene, sizes: dict[str, int] | None = None, factors: dict[str, float] | None = None
+) -> tuple[ResolvedService, ...]:
     """Every service on toy systems; `sizes` and `factors` by stage name."""
     n, found = scene.simulation.replications, []
     for name, service in scene.services.items():
@@ -88,7 +103,13 @@ def resolved(scene, sizes: dict[str, int] | None = None, factors: dict[str, floa
             gpus, factor = (sizes or {}).get(stage.name, 1), (factors or {}).get(stage.name, 1.0)
             stages.append(
                 ResolvedStage(
-                    stage, system(gpus, factor), stage.gpus // gpus, curve(gpus, factor), np.ones(n), np.ones(n), 2.0 / factor
+                    stage,
+                    system(gpus, factor),
+                    stage.gpus // gpus,
+                    curve(gpus, factor),
+                    np.ones(n),
+                    np.ones(n),
+                    2.0 / factor,
                 )
             )
         demand = service.traffic.demand

@@ -107,7 +107,10 @@ def test_a_view_holds_no_future_and_no_answer_lengths():
 
 
 def test_policies_of_the_caller_replace_built_in_ones_byte_for_byte():
-    own, _ = play(scenario({"requests_per_s": 300, "rhythm": DAILY}, scaled("mine")), policies={"mine": AUTOSCALERS["target_load"]})
+    own, _ = play(
+        scenario({"requests_per_s": 300, "rhythm": DAILY}, scaled("mine")),
+        policies={"mine": AUTOSCALERS["target_load"]},
+    )
     built_in, _ = played("target_load")
     assert own.equals(built_in)
 

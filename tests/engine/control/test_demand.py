@@ -1,5 +1,6 @@
 """Demand: growth, spikes, segments, prices, churn, retirement and overflow, in closed form and through the factory."""
 
+import itertools
 import math
 
 import numpy as np
@@ -48,7 +49,7 @@ def test_seasonal_swing_has_mean_one_over_a_year():
 
 def test_spike_adds_its_area_whatever_the_slices():
     edges = np.concatenate([[0.0], np.sort(np.random.default_rng(1).uniform(0, 100, 30)), [100.0]])
-    total = sum(spike_factor(8, 4, 6, a, b, 20) * (b - a) for a, b in zip(edges, edges[1:]))
+    total = sum(spike_factor(8, 4, 6, a, b, 20) * (b - a) for a, b in itertools.pairwise(edges))
     assert total == pytest.approx(100 + 7 * (4 + 6))
     assert spike_factor(8, 0, 6, 22, 24, 20) == 8
 
@@ -57,7 +58,7 @@ def test_full_pass_through_of_a_twentyfold_cost_cut_raises_revenue_by_39_percent
     demand = state(price_elasticity=-1.11)
     before, after = demand.latent(0, 1, 1.0), demand.latent(0, 1, 1 / 20)
     assert after / 20 / before == pytest.approx(20**0.11)
-    assert 20**0.11 == pytest.approx(1.39, abs=0.005)
+    assert pytest.approx(1.39, abs=0.005) == 20**0.11
 
 
 def test_price_held_with_a_backlog_revenue_follows_capacity():
@@ -140,7 +141,9 @@ def test_overflow_goes_to_the_other_service_and_nothing_gets_lost_on_the_way():
     chat["traffic"]["demand"] |= {"requests_per_s": 4000}
     west["traffic"]["demand"] = {"requests_per_s": 10, "patience_hours": 2}
     windows, _ = play(scenario(services={"chat": chat, "west": west}))
-    sums = windows.groupby("service")[["latent_requests", "granted_requests", "requests_lost_waiting", "requests_sent"]].sum()
+    sums = windows.groupby("service")[
+        ["latent_requests", "granted_requests", "requests_lost_waiting", "requests_sent"]
+    ].sum()
     waiting = windows.groupby("service").requests_waiting.last()
     for name, row in sums.iterrows():
         assert row.latent_requests == pytest.approx(row.granted_requests + row.requests_lost_waiting + waiting[name])
@@ -192,9 +195,15 @@ def test_users_held_to_tokens_per_minute():
         ([{"kind": "spike", "at_day": -1, "service": "chat", "multiplier": 2, "hours": 1}], "before the start"),
         ([{"kind": "spike", "at_day": 5, "service": "chat", "multiplier": 2, "hours": 1}], "after the end"),
         ([{"kind": "spike", "at_day": 1, "service": "chta", "multiplier": 2, "hours": 1}], "did you mean 'chat'"),
-        ([{"kind": "spike", "at": "2026-07-07T00:00:00", "service": "chat", "multiplier": 2, "hours": 1}], "UTC offset"),
+        (
+            [{"kind": "spike", "at": "2026-07-07T00:00:00", "service": "chat", "multiplier": 2, "hours": 1}],
+            "UTC offset",
+        ),
         ([{"kind": "spike", "service": "chat", "multiplier": 2, "hours": 1}], "exactly one of at_day and at"),
-        ([{"kind": "price_change", "at_day": 1, "service": "chat", "multiplier": m} for m in (1, 2)], "contradicts events.0"),
+        (
+            [{"kind": "price_change", "at_day": 1, "service": "chat", "multiplier": m} for m in (1, 2)],
+            "contradicts events.0",
+        ),
         ([{"kind": "curtailment", "at_day": d, "hours": 9, "mw": 1} for d in (0.5, 0.7)], "overlap"),
         ([{"kind": "delivery", "at_day": 1, "service": "chat", "gpus": 1000}], "it holds 200"),
         ([{"kind": "heat_wave", "at_day": 1, "days": 1, "rise_k": 5}], "has no `cooling`"),

@@ -9,15 +9,25 @@ from factory_sim.units import DAY_S, HOUR_S
 
 
 def one_class(scope="gpu", per_unit_year=100.0, repair_hours=5.0, **more):
-    return {"classes": {"break": {"scope": scope, "per_unit_year": per_unit_year, "repair_hours": repair_hours, "gpus": 1}}, **more}
+    return {
+        "classes": {"break": {"scope": scope, "per_unit_year": per_unit_year, "repair_hours": repair_hours, "gpus": 1}},
+        **more,
+    }
 
 
-NO_START = {"autoscaler": {"policy": "fixed", "cold_start": {"weights_gb_per_s": 1e9, "engine_start_s": 0, "graph_capture_s": 0}}}
+NO_START = {
+    "autoscaler": {
+        "policy": "fixed",
+        "cold_start": {"weights_gb_per_s": 1e9, "engine_start_s": 0, "graph_capture_s": 0},
+    }
+}
 
 
 def mean_up(windows):
     spans = windows.end_s - windows.start_s
-    return (windows.replicas * spans).sum() / windows.groupby("start_s").end_s.first().sub(windows.start_s.unique()).sum()
+    return (windows.replicas * spans).sum() / windows.groupby("start_s").end_s.first().sub(
+        windows.start_s.unique()
+    ).sum()
 
 
 def test_no_failures_are_infinite_mtbf():
@@ -57,13 +67,16 @@ def test_spares_and_crews_as_in_the_machine_repair_model():
 
 def test_requests_in_flight_are_lost_and_part_is_asked_again():
     event = {"kind": "breakdown", "at_day": 0.5, "service": "chat", "gpus": 10, "hours": 3}
-    windows, events = play(scenario({"load": 0.6}, NO_START, events=[event], outages=one_class(per_unit_year=0, retry_share=0.5)))
+    windows, events = play(
+        scenario({"load": 0.6}, NO_START, events=[event], outages=one_class(per_unit_year=0, retry_share=0.5))
+    )
     before = windows[windows.end_s == 0.5 * DAY_S].iloc[0]
     lost = windows.requests_lost.sum()
     assert lost > 0
     in_flight = 10 * before.requests_completed / before.instance_s * 0.5  # a request takes about half a second
     assert 0.2 * in_flight < lost < 5 * in_flight
-    assert "failure" in set(events.kind) and "repaired" in set(events.kind)
+    assert "failure" in set(events.kind)
+    assert "repaired" in set(events.kind)
     gap = windows.latent_requests.sum() - windows.granted_requests.sum() - windows.requests_lost_waiting.sum()
     assert gap == pytest.approx(windows.requests_waiting.iloc[-1], abs=1e-6 * windows.latent_requests.sum())
 
@@ -86,7 +99,8 @@ def test_gpus_are_conserved_through_failures_and_spares():
 def test_a_degraded_instance_serves_slower_until_repair():
     rules = one_class(per_unit_year=365.25 * 24 / 200.0, repair_hours=10.0, slow_share=1.0, slow_factor=2.0)
     windows, events = play(scenario({"load": 0.5}, NO_START, duration_days=4, outages=rules))
-    assert "degraded" in set(events.kind) and "failure" not in set(events.kind)
+    assert "degraded" in set(events.kind)
+    assert "failure" not in set(events.kind)
     assert np.allclose(windows.groupby("start_s").replicas.sum(), 20.0)
     assert windows.groupby("start_s").size().max() == 2  # healthy and slow instances are told apart
 

@@ -48,7 +48,9 @@ def test_the_cap_holds_while_it_lasts(by):
     event = {"kind": "curtailment", "at_day": 0.5, "hours": 6, "mw": cap}
     windows, events = play(scenario(BUSY, site={"gpus": 200, "power": {"by": by}}, events=[event]))
     power = meter_mw(windows)
-    inside = (power.index.get_level_values(0) >= 0.5 * DAY_S) & (power.index.get_level_values(1) <= 0.5 * DAY_S + 6 * HOUR_S)
+    inside = (power.index.get_level_values(0) >= 0.5 * DAY_S) & (
+        power.index.get_level_values(1) <= 0.5 * DAY_S + 6 * HOUR_S
+    )
     assert (power[inside] <= cap * (1 + 1e-9)).all()
     assert (power[~inside] > cap).any()
     assert {"power_capped", "power_free"} <= set(events.kind)
@@ -63,7 +65,8 @@ def test_shedding_saves_power_by_serving_fewer_and_clocks_by_serving_slower():
         event = {"kind": "curtailment", "at_day": 0.5, "hours": 6, "mw": cap}
         windows, _ = play(scenario(BUSY, site={"gpus": 200, "power": {"by": by}}, events=[event]))
         found[by] = windows[windows.start_s == 0.5 * DAY_S + 2 * HOUR_S].iloc[0]
-    assert found["frequency"].replicas == 20 and found["shed"].replicas < 20
+    assert found["frequency"].replicas == 20
+    assert found["shed"].replicas < 20
     assert found["shed"].gpu_hours == found["frequency"].gpu_hours == 20  # switched off or not, they are paid for
 
 

@@ -8,7 +8,12 @@ from factory_sim.units import DAY_S, HOUR_S
 
 
 def stage(name, from_day, gpus=20, **change):
-    return STAGE | {"name": name, "from_day": from_day, "gpus": gpus, "change": {"kind": "restart", "duration_days": 0.25} | change}
+    return STAGE | {
+        "name": name,
+        "from_day": from_day,
+        "gpus": gpus,
+        "change": {"kind": "restart", "duration_days": 0.25} | change,
+    }
 
 
 def at(windows, day):
@@ -53,7 +58,15 @@ def test_nodes_move_between_services():
 
 
 def test_an_upgrade_raises_capacity_after_its_trial():
-    event = {"kind": "upgrade", "at_day": 0.25, "service": "chat", "speedup": 1.25, "hours": 6, "canary_hours": 3, "canary_share": 0.1}
+    event = {
+        "kind": "upgrade",
+        "at_day": 0.25,
+        "service": "chat",
+        "speedup": 1.25,
+        "hours": 6,
+        "canary_hours": 3,
+        "canary_share": 0.1,
+    }
     windows, events = play(scenario({"load": 0.5}, events=[event]))
     assert list(events.kind)[1:] == ["canary_begins", "canary_passed", "upgraded"]
     first, last = windows.iloc[0], windows[windows.end_s == windows.end_s.max()]
@@ -62,7 +75,15 @@ def test_an_upgrade_raises_capacity_after_its_trial():
 
 
 def test_a_slower_version_is_rolled_back():
-    event = {"kind": "upgrade", "at_day": 0.25, "service": "chat", "speedup": 0.7, "hours": 6, "canary_hours": 3, "canary_share": 0.1}
+    event = {
+        "kind": "upgrade",
+        "at_day": 0.25,
+        "service": "chat",
+        "speedup": 0.7,
+        "hours": 6,
+        "canary_hours": 3,
+        "canary_share": 0.1,
+    }
     windows, events = play(scenario({"load": 0.5}, events=[event]))
     assert list(events.kind)[1:] == ["canary_begins", "rolled_back"]
     last = windows[windows.end_s == windows.end_s.max()]

@@ -10,7 +10,15 @@ from factory_sim.inputs.operations import Rollouts
 from factory_sim.model import training as laws
 from factory_sim.units import DAY_S, HOUR_S
 
-JOB = {"gpu": "h100", "gpus": 64, "params_active": 1e9, "mfu": 0.4, "checkpoint_minutes": 30, "checkpoint_s": 0, "restart_s": 0}
+JOB = {
+    "gpu": "h100",
+    "gpus": 64,
+    "params_active": 1e9,
+    "mfu": 0.4,
+    "checkpoint_minutes": 30,
+    "checkpoint_s": 0,
+    "restart_s": 0,
+}
 
 
 def days(tokens_days):
@@ -41,7 +49,9 @@ def test_interruptions_lengthen_a_run_as_daly_says():
     expected = laws.expected_duration_s(6 * DAY_S, 7200, 60, 600, rate)
     found = []
     for seed in range(8):
-        _, events = play(scenario({"requests_per_s": 1e-9}, seed=seed, duration_days=14, training={"run": job}, outages=rules))
+        _, events = play(
+            scenario({"requests_per_s": 1e-9}, seed=seed, duration_days=14, training={"run": job}, outages=rules)
+        )
         found.append(events[events.kind == "training_complete"].time_s.item())
     assert abs(np.mean(found) - expected) < 4 * np.std(found, ddof=1) / np.sqrt(8)
     assert expected > 1.2 * 6 * DAY_S
@@ -69,7 +79,13 @@ def test_a_curtailment_pauses_training():
 
 
 def test_a_better_model_enters_service():
-    launch = {"service": "chat", "after_days": 0.25, "demand_multiplier": 2, "adoption_days": 0, "price_multiplier": 1.5}
+    launch = {
+        "service": "chat",
+        "after_days": 0.25,
+        "demand_multiplier": 2,
+        "adoption_days": 0,
+        "price_multiplier": 1.5,
+    }
     job = JOB | {"tokens": days(0.5), "launch": launch}
     windows, events = play(scenario({"requests_per_s": 20}, training={"run": job}))
     chat = windows[windows.service == "chat"]

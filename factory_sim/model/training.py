@@ -1,8 +1,8 @@
 """Training as an investment: how many tokens, how fast, how often interrupted, and what loss comes out.
 
-Loss: ``L(N, D) = E + A / N^alpha + B / D^beta`` (data/training/scaling_laws.csv). FLOPs: 6 N a token (Kaplan et al. 2020,
-arXiv 2001.08361; attention over the context is left out, a few per cent at 8k tokens). Check-points: Young 1974, *A first
-order approximation to the optimum checkpoint interval*; time with failures: Daly 2006, *A higher order estimate of the
+Loss: ``L(N, D) = E + A / N^alpha + B / D^beta`` (data/training/scaling_laws.csv). FLOPs: 6 N a token (Kaplan et al. 2020, arXiv
+2001.08361; attention over the context is left out, a few per cent at 8k tokens). Check-points: Young 1974,
+*A first order approximation to the optimum checkpoint interval*; time with failures: Daly 2006, *A higher order estimate of the
 optimum checkpoint interval*, exact for exponential failures.
 """
 

@@ -53,6 +53,7 @@ def run(
     progress(f"{scenario.name}: load-testing every stage")
     services = resolve(scenario)
     fleet = [(service.name, stage.stage.name, stage.system.gpu) for service in services for stage in service.stages]
+    fleet += [(name, f"{stage}-spot", gpu) for name, stage, gpu in fleet if scenario.services[name].spot]
     rehearse(scenario.money, fleet, scenario.start, scenario.duration_days)
     for warning in money_warnings(scenario.money, sorted({gpu for *_, gpu in fleet}), list(scenario.services)):
         progress(f"warning: {warning}")

@@ -1,4 +1,4 @@
-"""Every shipped scenario says what happens: each loads with its variants, and plays a shortened form on which laws hold."""
+"""Shipped scenarios: each loads with its variants, and plays a shortened form on which the laws hold."""
 
 from pathlib import Path
 

@@ -114,7 +114,7 @@ def test_roll_outs_are_played_by_the_serving_engine():
 def test_wrong_jobs_are_named():
     with pytest.raises(ScenarioError, match="exactly one of model and params_active"):
         scenario(training={"run": {"gpu": "h100", "gpus": 8}})
-    with pytest.raises(ScenarioError, match="no measured training run 'Llama 3-405B'; did you mean 'Llama 3.1-405B'"):
+    with pytest.raises(ScenarioError, match=r"no measured training run 'Llama 3-405B'; did you mean 'Llama 3\.1-405B'"):
         play(scenario(training={"run": JOB | {"mfu": "Llama 3-405B"}}))
     with pytest.raises(ScenarioError, match="it holds 200"):
         scenario(training={"run": JOB | {"gpus": 190}})

@@ -44,7 +44,7 @@ def capacity(
     from factory_sim.reports.tables import tidy_table
 
     shown = table[["service", "stage", "instances", "trust", "limited_by"]].copy()
-    shown.insert(2, "requests/s a replica", [format_value(v, "") for v in table["requests_per_s"]])
+    shown.insert(2, "requests/s an instance", [format_value(v, "") for v in table["requests_per_s"]])
     shown.insert(
         3,
         "95 % CI",

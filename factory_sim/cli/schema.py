@@ -10,7 +10,7 @@ def schema(
         str,
         typer.Argument(
             help="scenario (all keys), figures, summary (JSON only), or one record such as Demand.",
-            metavar="[PART]",
+            metavar="PART",
             show_default=False,
         ),
     ] = "scenario",

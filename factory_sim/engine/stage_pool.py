@@ -193,6 +193,8 @@ class StagePool:
         """Counts and shares of a window, per instance and second; `difference` holds the pool's counters over it."""
         share = self._gpu_share() * scale
         computed, cached = difference["prefill_tokens"] - difference["recomputed_tokens"], difference["cached_tokens"]
+        if not self.pool_options.get("prefix_cache"):
+            cached = np.zeros_like(cached)  # what seeds have "cached" is their own past, no hit
         own_input = difference["prefill_s"] + difference["pair_s"]
         own = own_input + difference["kv_s"]
         # design.md, Attribution: the base of mixed steps is shared in proportion to the prefill and KV terms

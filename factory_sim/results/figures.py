@@ -111,9 +111,9 @@ def ratio_figures(base: pd.DataFrame, other: pd.DataFrame, *, paired: bool) -> p
     for column in ("value", "drawn"):
         one, other_one = both[f"{column}_base"], both[f"{column}_other"]
         both[column] = (other_one / one.where(one > 0)).where(other_one >= 0)
-    return band(both, ["window", "service"]).rename(
-        columns={"value": "ratio", "low": "ratio_low", "high": "ratio_high"}
-    )
+    ratios = band(both, ["window", "service"])
+    ratios.loc[ratios["value"].isna(), ["low", "high"]] = np.nan
+    return ratios.rename(columns={"value": "ratio", "low": "ratio_low", "high": "ratio_high"})
 
 
 def series(tables: dict[str, pd.DataFrame], drawn: pd.DataFrame, step_hours: float = 6.0) -> pd.DataFrame:

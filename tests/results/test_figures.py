@@ -54,6 +54,11 @@ def test_revenue_is_tokens_times_list_price(small_run):
     assert value(small_run, "revenue") == pytest.approx(by_hand.median(), rel=1e-6)
 
 
+def test_nothing_is_cached_where_nothing_caches(small_run):
+    assert (small_run.tables["windows"].cached_input_tokens == 0).all()
+    assert value(small_run, "prefix_cache_hit_rate") == 0
+
+
 def test_gpu_hours_are_the_site_for_the_whole_time(small_run):
     assert value(small_run, "gpu_hours") == pytest.approx(48 * 48)
 

@@ -306,7 +306,16 @@ def length_model_names() -> list[str]:
     return sorted(workloads.trace_index()) + servegen
 
 
+def _content(spec) -> LengthModel:
+    """Requests given as content (pages, images, words of a language...), counted in tokens; all alike."""
+    from factory_sim.model.tokenization import content_lengths
+
+    isl, osl = content_lengths(spec)
+    return _fixed({"isl": isl, "osl": osl})
+
+
 DESCRIBED = {
+    "content": _content,
     "fixed": _fixed,
     "uniform": _uniform,
     "geometric": _geometric,

@@ -179,3 +179,10 @@ def test_any_quantile_curve_is_monotone_and_passes_its_quantiles(values, tilt):
 def test_wrong_descriptions_say_what_would_be_right(spec, message):
     with pytest.raises(TraceError, match=message):
         length_model(spec)
+
+
+def test_requests_may_be_given_as_content():
+    short = length_model({"content": {"input": {"pages": 1}, "output": {"words": 100, "language": "ja"}}})
+    long = length_model({"content": {"input": {"pages": 3}, "output": {"words": 300, "language": "ja"}}})
+    assert long.mean_isl > 2 * short.mean_isl
+    assert long.mean_osl == pytest.approx(3 * short.mean_osl, rel=0.02)

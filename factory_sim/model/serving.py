@@ -352,7 +352,7 @@ def _worker(
         expert_parallel=layout.expert_parallel,
         data_parallel_attention=layout.data_parallel_attention,
         step=StepCosts(
-            base_s=step_time.base_s(facts, parameters, tokens, verify, limit),
+            base_s=np.maximum.accumulate(step_time.base_s(facts, parameters, tokens, verify, limit)),
             kv_s=float(step_time.kv_cost(facts, parameters)),
             prefill_s=float(token_s),
             pair_s=float(pair_s),

@@ -23,6 +23,8 @@ from factory_sim.inputs.catalog import Gpu, ModelSpec
 
 WEIGHT_BYTES = {"bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "int8": 1.0, "fp4": 0.5625, "int4": 0.53125}
 """Bytes of one weight with its share of scales: NVFP4 has one 8-bit scale for 16 weights, INT4 one 16-bit for 64."""
+COMPUTED_IN = {"int4": "bf16"}
+"""Precision of the arithmetic where it is not that of the weights: INT4 weights are widened as they are read."""
 ACTIVATION_BYTES = 2.0
 """Bytes of one activation element on a link (bf16)."""
 
@@ -98,7 +100,7 @@ def facts_at_peak(
     """Return the physical facts of one worker of `gpus` GPUs; see the module for the formulas."""
     ranks = gpus if data_parallel_attention else 1
     tensor = 1 if data_parallel_attention else gpus
-    bandwidth, peak = gpu.memory_bandwidth_bytes_per_s, gpu.peak(precision)
+    bandwidth, peak = gpu.memory_bandwidth_bytes_per_s, gpu.peak(COMPUTED_IN.get(precision, precision))
     always, routed = weight_bytes(model, precision)
     kv_split = gpus if data_parallel_attention else (1 if model.latent else min(gpus, model.kv_heads))
     inside = gpus <= gpu.scale_up_domain_gpus

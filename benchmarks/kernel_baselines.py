@@ -88,20 +88,26 @@ def play_simpy(system, replicas, arrival_s, isl, osl):
     return finish_s
 
 
-def play_stepping(system, replicas, arrival_s, isl, osl):
-    """A compiled loop that visits every iteration, each in O(1) unless somebody joins or leaves. Returns finish times."""
+def play_stepping(system, replicas, arrival_s, isl, osl, each_sequence=True):
+    """A compiled loop that visits every iteration; returns finish times.
+
+    With `each_sequence` it gives every sequence its token, as a plain program does; without, it knows each sequence's
+    last step beforehand and an iteration in which nobody joins or leaves costs O(1).
+    """
     kind = system.workers[0]
     finish_s = np.zeros(len(isl))
     step = kind.step
     _step_by_step(
         replicas, kind.max_sequences, kind.max_batched_tokens, step.base_s, step.kv_s, step.prefill_s, step.pair_s,
-        np.asarray(arrival_s), np.asarray(isl), np.asarray(osl), finish_s,
+        np.asarray(arrival_s), np.asarray(isl), np.asarray(osl), finish_s, each_sequence,
     )  # fmt: skip
     return finish_s
 
 
 @njit(cache=True)
-def _step_by_step(replicas, most, budget_tokens, base_s, kv_s, prefill_s, pair_s, arrival_s, isl, osl, finish_s):
+def _step_by_step(
+    replicas, most, budget_tokens, base_s, kv_s, prefill_s, pair_s, arrival_s, isl, osl, finish_s, each_sequence
+):  # fmt: skip
     n = len(isl)
     following = np.full(n, -1)  # next request in the same queue
     head = np.full(replicas, -1)
@@ -109,6 +115,8 @@ def _step_by_step(replicas, most, budget_tokens, base_s, kv_s, prefill_s, pair_s
     outstanding = np.zeros(replicas, np.int64)
     request = np.zeros((replicas, most), np.int64)  # decoding
     end = np.zeros((replicas, most), np.int64)  # step number after which it is done
+    left = np.zeros((replicas, most), np.int64)
+    tokens_held = np.zeros((replicas, most), np.int64)
     decoding = np.zeros(replicas, np.int64)
     nearest = np.full(replicas, 1 << 62)
     held = np.zeros(replicas, np.int64)
@@ -147,7 +155,15 @@ def _step_by_step(replicas, most, budget_tokens, base_s, kv_s, prefill_s, pair_s
         else:
             now = end_s[w]
             steps[w] += 1
-            held[w] += decoding[w]
+            if each_sequence:
+                for k in range(decoding[w]):
+                    left[w, k] -= 1
+                    tokens_held[w, k] += 1
+                    held[w] += 1
+                    if left[w, k] == 0:
+                        nearest[w] = steps[w]
+            else:
+                held[w] += decoding[w]
             if steps[w] >= nearest[w]:
                 kept = 0
                 nearest[w] = 1 << 62
@@ -160,6 +176,8 @@ def _step_by_step(replicas, most, budget_tokens, base_s, kv_s, prefill_s, pair_s
                     else:
                         request[w, kept] = r
                         end[w, kept] = end[w, k]
+                        left[w, kept] = left[w, k]
+                        tokens_held[w, kept] = tokens_held[w, k]
                         nearest[w] = min(nearest[w], end[w, k])
                         kept += 1
                 decoding[w] = kept
@@ -177,6 +195,8 @@ def _step_by_step(replicas, most, budget_tokens, base_s, kv_s, prefill_s, pair_s
                 else:
                     request[w, decoding[w]] = r
                     end[w, decoding[w]] = steps[w] + osl[r] - 1
+                    left[w, decoding[w]] = osl[r] - 1
+                    tokens_held[w, decoding[w]] = isl[r]
                     nearest[w] = min(nearest[w], end[w, decoding[w]])
                     decoding[w] += 1
                     held[w] += isl[r]

@@ -44,8 +44,8 @@ POOL = _record(
     "host_s_per_token wasted_tokens",
     "next_offer n_offers more_offers closed credits next_release release_end router next_instance queue_limit "
     "block_tokens prefix_tokens n_instances n_accepting n_workers leaves classes free_head n_free n_out n_timers "
-    "timer_seq n_starting order in_system out_margin timer_margin prefill_first retries batch_limit host_blocks backlog_head "
-    "backlog_tail n_backlog free_node n_free_nodes bucket_mask live_parked arrived admitted completed rejected "
+    "timer_seq n_starting order in_system out_margin timer_margin prefill_first retries batch_limit host_blocks "
+    "backlog_head backlog_tail n_backlog free_node n_free_nodes bucket_mask live_parked arrived admitted completed rejected "
     "timed_out lost cancelled too_long retried",
 )
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 CONCURRENCY_FOLDS = 10
 REFIT_STEPS = 3
 FEWEST_ROWS = 10
+MEASURED_SHARE = 0.75
+"""Width of the band of fitted points over that of left-out ones, so that it holds about four fifths of them."""
 SCHEMES = ("concurrency", "group", "model_gpu", "family", "gpu")
 PREDICTION_COLUMNS = (
     "measurement_id", "predicted_ttft_ms", "ttft_low_ms", "ttft_high_ms", "predicted_tpot_ms", "tpot_low_ms",
@@ -201,7 +203,7 @@ def accuracy_table(residuals: "pd.DataFrame") -> "pd.DataFrame":
 def band_table(residuals: "pd.DataFrame") -> "pd.DataFrame":
     """P10 and P90 of measured over predicted by rung and mode: the bands that profiles ship with.
 
-    The rung `measured` takes half the log width of `interpolated`: its rows were fitted. A rung with fewer than
+    The rung `measured` takes MEASURED_SHARE of the log width of `interpolated`: its rows were fitted. A rung with fewer than
     FEWEST_ROWS left-out rows takes the band of the rung before it.
     """
     import pandas as pd
@@ -217,7 +219,7 @@ def band_table(residuals: "pd.DataFrame") -> "pd.DataFrame":
                 if len(part) >= FEWEST_ROWS:
                     last = tuple(np.quantile(part, (0.1, 0.9)))
                 spans[rung] = last
-            spans = {"measured": tuple(0.5 * x for x in spans["interpolated"])} | spans
+            spans = {"measured": tuple(MEASURED_SHARE * x for x in spans["interpolated"])} | spans
             for rung, (low, high) in spans.items():
                 out.append(
                     {

@@ -307,8 +307,11 @@ def tokens_per_sequence(speculation: str) -> int:
 
 
 def _software_date(effects: profiles.Effects, model: str, gpu: str, engine: str, as_of: str | None) -> str:
-    """Date of the measured software to use: exact if measured, else the last measured month not after `as_of`."""
+    """Date (or version) of the measured software: as asked if its month was measured for this engine, else the last
+    measured month not after `as_of`, of this model and GPU if there is one; the newest without `as_of`."""
     months = sorted({key.split("|")[1] for key in effects.known("engine_month") if key.split("|")[0] == engine})
+    if as_of is not None and (as_of[:7] in months or as_of[:2] != "20"):
+        return as_of
     months = [month for month in months if month[:2] == "20"]
     here = sorted(
         key.split("|")[3]

@@ -24,8 +24,9 @@ def capacity(
     from factory_sim.inputs.overrides import load_scenario
     from factory_sim.studies.capacity import capacity as find
 
-    loaded = load_scenario(scenario, settings, variant)
-    table = find(loaded if seed is None else loaded.with_seed(seed), tests)
+    seeded = [] if seed is None else [f"seed={seed}"]
+    loaded = load_scenario(scenario, [*settings, *seeded], variant)
+    table = find(loaded, tests)
     if as_json:
         units = {
             "requests_per_s": "requests/s",

@@ -34,9 +34,8 @@ def run(
     from factory_sim.inputs.provenance import digest
     from factory_sim.results.store import check_free
 
-    loaded = load_scenario(scenario, settings, variant)
-    if seed is not None:
-        loaded = loaded.with_seed(seed)
+    seeded = [] if seed is None else [f"seed={seed}"]
+    loaded = load_scenario(scenario, [*settings, *seeded], variant)
     folder = out or Path("runs") / f"{loaded.name}-{digest(loaded)}"
     check_free(folder, force=force)
 

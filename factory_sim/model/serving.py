@@ -208,10 +208,10 @@ def serving_system(
     in flight) that trust is judged for (within the measured range when left out). The settings of the engine
     (`data/profiles/engines.csv`) can be overridden. `folder` holds other profiles than the packaged ones.
 
-    Raises ProfileError for unknown names, CapacityError where the weights leave no room for KV cache.
+    Raises ProfileError for unknown names and a short form that no engine could start, CapacityError where the weights leave no room for KV cache.
     """
-    layout = parallelism if isinstance(parallelism, Layout) else parse_parallelism(parallelism)
     spec, hardware, settings = catalog.model(model), catalog.gpu(gpu), profiles.engine(engine)
+    layout = parallelism if isinstance(parallelism, Layout) else _buildable(parse_parallelism(parallelism), spec)
     if precision not in PRECISIONS:
         raise ProfileError(f"precision '{precision}' is not known{closest(precision, PRECISIONS)}")
     effects = profiles.effects(folder)
@@ -240,6 +240,18 @@ def serving_system(
         kv_cache_tokens=kv_cache_tokens,
     )
     return replace(system, trust=trust.RUNGS[rung], ttft_band=band.ttft, tpot_band=band.tpot)
+
+
+def _buildable(layout: Layout, spec: catalog.ModelSpec) -> Layout:
+    """The layout, if the model's attention heads divide over the GPUs of each worker that shares them, as engines ask."""
+    for worker in layout.workers:
+        if not worker.data_parallel_attention and spec.heads % worker.gpus:
+            fits = max(n for n in range(1, worker.gpus) if spec.heads % n == 0)
+            raise ProfileError(
+                f"parallelism: the {spec.heads} attention heads of {spec.name} do not divide over {worker.gpus} GPUs; "
+                f"use {fits} GPUs, or data-parallel attention"
+            )
+    return layout
 
 
 def assemble(

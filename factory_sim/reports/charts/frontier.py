@@ -30,7 +30,7 @@ def plot_frontier(points: pd.DataFrame, y: str, ax: Axes, *, unit: str = "") -> 
     """Draw column `y` against tokens_per_s_per_user for each system, both axes logarithmic.
 
     points: system, kind (one of `KINDS`), concurrency, tokens_per_s_per_user, `y`, and optionally `y`_low, `y`_high.
-    Each system is numbered where its simulated line begins (or at its measured point).
+    Each system is numbered to the left of its slowest point.
     """
     ax.set_xscale("log")
     ax.set_yscale("log")
@@ -38,12 +38,12 @@ def plot_frontier(points: pd.DataFrame, y: str, ax: Axes, *, unit: str = "") -> 
     for number, system in enumerate(dict.fromkeys(points.system)):
         color, dash, marker = look.CYCLE[number % len(look.CYCLE)]
         own = points[points.system == system].sort_values("concurrency", kind="stable")
-        lines = {kind: own[own.kind == kind] for kind in KINDS}
-        for kind, line in lines.items():
-            _draw(ax, kind, line, y, color, dash, marker)
-        first = next((line for line in (lines["simulated"], lines["measured"]) if len(line)), None)
-        if first is not None:
-            numbered.append((number, first.tokens_per_s_per_user.iloc[-1], first[y].iloc[-1], color))
+        for kind in KINDS:
+            _draw(ax, kind, own[own.kind == kind], y, color, dash, marker)
+        drawn = own[np.isfinite(own.tokens_per_s_per_user) & np.isfinite(own[y])]
+        if len(drawn):
+            slowest = drawn.loc[drawn.tokens_per_s_per_user.idxmin()]
+            numbered.append((number, slowest.tokens_per_s_per_user, slowest[y], color))
     _limits(ax, points, y, unit)
     _number(ax, numbered)
     return ax
@@ -121,7 +121,7 @@ def _number(ax: Axes, numbered: list[tuple]) -> None:
     places = look.spread(shares * height_pt, np.full(len(numbered), 9.5))
     for (number, x, _, color), share, place in zip(numbered, shares, places):
         ax.annotate(
-            str(number + 1), (x, low * (high / low) ** share), (-9, place - share * height_pt),
+            str(number + 1), (x, low * (high / low) ** share), (-7, place - share * height_pt),
             textcoords="offset points", ha="right", va="center", size=7, weight="bold", color="white", zorder=7,
             bbox=dict(boxstyle="circle,pad=0.18", facecolor=color, edgecolor="white", linewidth=0.5),
         )  # fmt: skip

@@ -228,7 +228,10 @@ def band(per_replication: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     grouped = per_replication.groupby([*keys, "figure"], sort=False)
     value = grouped["value"].median()
     spread = (
-        grouped["drawn" if "drawn" in per_replication else "value"].quantile([0.1, 0.9]).unstack().reindex(value.index)
+        grouped["drawn" if "drawn" in per_replication else "value"]
+        .quantile([0.1, 0.9])
+        .unstack()
+        .reindex(index=value.index, columns=[0.1, 0.9])  # columns also where there is no row
     )
     frame = pd.DataFrame({"value": value, "low": np.fmin(spread[0.1], value), "high": np.fmax(spread[0.9], value)})
     return frame.reset_index()

@@ -6,7 +6,7 @@ import pytest
 
 from factory_sim.engine.journal import METRICS
 from factory_sim.histogram import quantile
-from factory_sim.results.figures import percentiles, ratio_figures
+from factory_sim.results.figures import band, percentiles, ratio_figures
 
 
 def value(run, figure: str, window: str = "whole") -> float:
@@ -100,3 +100,9 @@ def test_demand_is_served_lost_or_still_waiting(small_run):
         assert rows.latent_requests.sum() == pytest.approx(
             rows.granted_requests.sum() + rows.requests_lost_waiting.sum() + waiting, rel=1e-9
         ), replication
+
+
+def test_the_band_of_no_rows_has_no_rows():
+    empty = pd.DataFrame({"window": [], "figure": [], "value": []}).astype({"value": float})
+    assert band(empty, ["window"]).columns.tolist() == ["window", "figure", "value", "low", "high"]
+    assert band(empty, ["window"]).empty

@@ -13,7 +13,7 @@ from factory_sim.engine.threads import side_by_side
 from factory_sim.errors import CapacityError, FactorySimError, ScenarioError, closest
 from factory_sim.inputs import catalog
 from factory_sim.inputs.prices import price_book
-from factory_sim.inputs.scenario import Scenario, Service, Stage
+from factory_sim.inputs.scenario import Scenario, Service, Stage, System
 from factory_sim.inputs.traces import Trace, packaged_trace, read_trace
 from factory_sim.inputs.workloads import trace_index
 from factory_sim.model.serving import ServingSystem, serving_system
@@ -138,18 +138,7 @@ def _trace(service: Service, where: str) -> Trace | None:
 def _stage(scenario: Scenario, where: str, service: Service, stage: Stage, lengths: LengthModel) -> ResolvedStage:
     wanted = stage.system
     try:
-        system = serving_system(
-            service.model,
-            wanted.gpu,
-            wanted.engine,
-            wanted.precision,
-            wanted.parallelism,
-            speculation=wanted.speculation,
-            as_of=wanted.as_of,
-            max_sequences=wanted.max_sequences,
-            max_batched_tokens=wanted.max_batched_tokens,
-            kv_cache_tokens=wanted.kv_cache_tokens,
-        )
+        system = _system(service.model, wanted)
         rent = price_book().find("rental_market", catalog.gpu(wanted.gpu).name).value
     except FactorySimError as error:
         raise type(error)(f"{where}: {error}") from None
@@ -163,11 +152,31 @@ def _stage(scenario: Scenario, where: str, service: Service, stage: Stage, lengt
     if service.traffic.trace is None:
         _fits(where, system, lengths, stream(scenario.seed, "fit", where))
         curve = _tested(scenario, where, service, system, lengths)
+        capacity = curve.capacity_per_s(service.slo.ttft_p95_s, service.slo.tpot_p95_s)
+        at_capacity = (lengths.mean_isl, lengths.mean_osl, curve.number_at(capacity))
+        system = _system(service.model, wanted, at_capacity)
     slowdown = _lognormal(system.tpot_band, _stratified(scenario, "profile_error", system.profile))
     ttft = _lognormal(system.ttft_band, _stratified(scenario, "profile_error_ttft", system.profile))
     if not scenario.simulation.profile_error:
         slowdown, ttft = np.ones_like(slowdown), np.ones_like(ttft)
     return ResolvedStage(stage, system, stage.gpus // system.gpus, curve, slowdown, ttft, rent)
+
+
+def _system(model: str, wanted: System, load: tuple[float, float, float] | None = None) -> ServingSystem:
+    """The serving system of a stage; its trust and error are those at `load` (mean isl, mean osl, requests in flight)."""
+    return serving_system(
+        model,
+        wanted.gpu,
+        wanted.engine,
+        wanted.precision,
+        wanted.parallelism,
+        speculation=wanted.speculation,
+        as_of=wanted.as_of,
+        load=load,
+        max_sequences=wanted.max_sequences,
+        max_batched_tokens=wanted.max_batched_tokens,
+        kv_cache_tokens=wanted.kv_cache_tokens,
+    )
 
 
 def _tested(

@@ -211,7 +211,7 @@ def serving_system(
     Raises ProfileError for unknown names and a short form that no engine could start, CapacityError where the weights leave no room for KV cache.
     """
     spec, hardware, settings = catalog.model(model), catalog.gpu(gpu), profiles.engine(engine)
-    layout = parallelism if isinstance(parallelism, Layout) else _buildable(parse_parallelism(parallelism), spec)
+    layout = parallelism if isinstance(parallelism, Layout) else _buildable(parallelism, spec)
     if precision not in PRECISIONS:
         raise ProfileError(f"precision '{precision}' is not known{closest(precision, PRECISIONS)}")
     effects = profiles.effects(folder)
@@ -242,13 +242,14 @@ def serving_system(
     return replace(system, trust=trust.RUNGS[rung], ttft_band=band.ttft, tpot_band=band.tpot)
 
 
-def _buildable(layout: Layout, spec: catalog.ModelSpec) -> Layout:
-    """The layout, if the model's attention heads divide over the GPUs of each worker that shares them, as engines ask."""
+def _buildable(parallelism: str, spec: catalog.ModelSpec) -> Layout:
+    """The layout of a short form, if the model's attention heads divide over the GPUs that share them, as engines ask."""
+    layout = parse_parallelism(parallelism)
     for worker in layout.workers:
         if not worker.data_parallel_attention and spec.heads % worker.gpus:
             fits = max(n for n in range(1, worker.gpus) if spec.heads % n == 0)
             raise ProfileError(
-                f"parallelism: the {spec.heads} attention heads of {spec.name} do not divide over {worker.gpus} GPUs; "
+                f"parallelism '{parallelism}': the {spec.heads} attention heads of {spec.name} do not divide over {worker.gpus} GPUs; "
                 f"use {fits} GPUs, or data-parallel attention"
             )
     return layout

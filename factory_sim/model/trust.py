@@ -23,6 +23,8 @@ RUNGS = {
     "gpu": "estimated",
 }
 """Rung -> class of trust."""
+LENGTHS_REACH = 1.5
+"""Mean lengths of a workload this close to measured ones count as measured: step times are physical in the lengths."""
 
 
 def layout_name(layout: Layout) -> str:
@@ -57,7 +59,11 @@ def rung(
     load: tuple[float, float, float] | None = None,
     folder: Path | None = None,
 ) -> str:
-    """Return the rung of a question; `load` is (isl, osl, requests in flight on one instance) if it is about one."""
+    """Return the rung of a question; `load` is (isl, osl, requests in flight on one instance) if it is about one.
+
+    Inside the range of a configuration: between its lowest and highest load, of more than one measured, with mean
+    lengths that lie within a factor `LENGTHS_REACH` of measured ones.
+    """
     configurations, pairs, models, gpus = _known(folder)
     here = configurations.get((model, gpu, engine, precision, layout_name(layout), speculation))
     if here:
@@ -65,18 +71,19 @@ def rung(
             return "interpolated"
         if any(point == load for group in here for point in group.points):
             return "measured"
-        inside = any(
-            low <= value <= high
-            for group in here
-            for value, (low, high) in [(load[2], group.concurrency)]
-            if group.isl[0] <= load[0] <= group.isl[1] and group.osl[0] <= load[1] <= group.osl[1]
-        )
-        return "interpolated" if inside else "load"
+        return "interpolated" if any(_inside(group, *load) for group in here) else "load"
     if (model, gpu, "disagg" if layout.pooled else "agg") in pairs:
         return "parallelism"
     if gpu not in gpus:
         return "gpu"
     return "model_gpu" if model in models else "family"
+
+
+def _inside(group: profiles.Group, isl: float, osl: float, in_flight: float) -> bool:
+    lengths = all(
+        low / LENGTHS_REACH <= value <= high * LENGTHS_REACH for value, (low, high) in [(isl, group.isl), (osl, group.osl)]
+    )
+    return lengths and len(group.points) > 1 and group.concurrency[0] <= in_flight <= group.concurrency[1]
 
 
 def band(rung_name: str, pooled: bool, folder: Path | None = None) -> profiles.Band:

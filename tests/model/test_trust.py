@@ -37,3 +37,11 @@ def test_rungs_of_the_bands_are_those_of_the_ladder():
 def test_a_new_model_family_is_less_certain_than_a_new_load(pooled):
     near, far = trust.band("interpolated", pooled).tpot, trust.band("family", pooled).tpot
     assert far[1] / far[0] > near[1] / near[0]
+
+
+def test_a_workload_inside_the_measured_range_is_interpolated_and_a_single_point_never_is():
+    assert rung(load=(1273.0, 1533.0, 40.0)) == "interpolated"
+    assert rung(load=(1273.0, 1533.0, 90.0)) == "load", "beyond the end of its sweep"
+    system = ("DeepSeek-R1", "b200", "trtllm", "fp4", parse_parallelism("P3x4-D4x8dep"), "mtp")
+    assert trust.rung(*system, (1024.0, 1024.0, 4968.0)) == "measured"
+    assert trust.rung(*system, (1024.0, 1000.0, 4968.0)) == "load"

@@ -147,10 +147,12 @@ def reprice(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Make a new statement from the journal of a run at other prices, without simulating."""
+    from factory_sim.ledger.bands import one_sided
     from factory_sim.results.reprice import reprice as price_again
     from factory_sim.results.store import read_run
 
-    found = price_again(read_run(run), settings, scales)
+    stored = read_run(run)
+    found = price_again(stored, settings, scales)
     table = found.after.rename(columns={"value": "new"}).merge(
         found.before[["figure", "window", "service", "value"]].rename(columns={"value": "before"}),
         on=["figure", "window", "service"],
@@ -173,6 +175,9 @@ def reprice(
         print(json.dumps(answer | {"marked": note, "figures": records}, ensure_ascii=False, indent=1))
         return
     _print_repriced(table, run.name)
+    leaning = one_sided(found.terms, sorted(set(stored.tables["windows"].gpu)))
+    if leaning:
+        print(f"\n{leaning}")
     if note:
         print(f"note: {note}", file=sys.stderr)
 

@@ -30,6 +30,7 @@ def run(
     force: Annotated[bool, typer.Option("--force", help="Replace an existing run folder.")] = False,
 ) -> None:
     """Play a scenario, price it, check the laws, write the run folder and print the results by week and stage."""
+    from factory_sim.errors import FactorySimError
     from factory_sim.inputs.overrides import load_scenario
     from factory_sim.inputs.provenance import digest
     from factory_sim.results.store import check_free
@@ -46,7 +47,11 @@ def run(
         if not quiet:
             print(message, file=sys.stderr, flush=True)
 
-    result = play(loaded, progress=progress)
+    try:
+        result = play(loaded, progress=progress)
+    except FactorySimError as error:
+        error.args = (f"{scenario}: {error}", *error.args[1:])
+        raise
     write_run(
         folder,
         scenario_yaml=result.scenario_yaml,
@@ -62,9 +67,13 @@ def run(
     else:
         from rich.console import Console
 
+        from factory_sim.ledger.bands import one_sided
         from factory_sim.reports.tables import run_report
 
         Console(highlight=False).print(run_report(result.summary))
+        note = one_sided(loaded.money, sorted(set(result.tables["windows"]["gpu"])))
+        if note:
+            print(note)
     progress(f"run folder: {folder}")
     failed = [check["check"] for check in result.summary["checks"] if not check["ok"]]
     if failed:

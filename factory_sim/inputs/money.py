@@ -3,10 +3,14 @@
 Only records; the ledger reads them. All prices name their currency; taxes are left out everywhere.
 """
 
+import re
+from collections.abc import Iterator
 from datetime import date
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import (
+    BeforeValidator,
     Discriminator,
     Field,
     NonNegativeFloat,
@@ -18,8 +22,8 @@ from pydantic import (
     model_validator,
 )
 
-from factory_sim.errors import closest
-from factory_sim.inputs.prices import ExchangeRate, PriceRef, Quote
+from factory_sim.errors import PriceError, closest
+from factory_sim.inputs.prices import CURRENCY, ExchangeRate, PriceRef, Quote, price_path
 from factory_sim.records import Record
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -39,7 +43,7 @@ class Rent(Record):
     ``hyperscaler_own`` or ``neocloud_own`` (published all-in cost of ownership per GPU-hour, 4-year life),
     ``on_demand``, ``reserved_1yr``, ``reserved_3yr`` (list prices), ``spot`` and ``contract_1yr`` (market indices),
     ``operator`` (what an operator assumed)."""
-    vintage: str = "2026-07"
+    vintage: Annotated[str, BeforeValidator(lambda given: str(given) if isinstance(given, int) else given)] = "2026-07"
     """Vintage of the table: 2026-04, 2026-06, 2026-07, or a year or date that the basis holds; never mixed."""
     prices: dict[str, tuple[Quote, ...]] = Field(default_factory=dict)
     """Own prices by GPU, USD/GPU-h or another currency; several dated ones are a path without gap or overlap."""
@@ -57,6 +61,15 @@ class Rent(Record):
         if not isinstance(prices, dict):
             return prices
         return {gpu: (given,) if isinstance(given, dict | Quote) else given for gpu, given in prices.items()}
+
+    @model_validator(mode="after")
+    def _paths(self):
+        for gpu, quotes in self.prices.items():
+            try:
+                price_path(quotes, f"prices.{gpu}")
+            except PriceError as error:
+                raise ValueError(str(error)) from None
+        return self
 
 
 class Own(Record):
@@ -282,10 +295,10 @@ class Plan(Record):
     """Day of the list price; also the date of the stated prices."""
     processing: Literal["standard", "batch", "flex", "priority"] = "standard"
     """Processing class of the list price."""
-    currency: str = "USD"
-    """Currency of the prices; another than USD needs a rate in ``money.rates``."""
-    source: str = "stated in the scenario"
-    """Where the prices come from; ``guess`` marks an assumption."""
+    currency: Annotated[str, Field(pattern=CURRENCY)] = "USD"
+    """Currency of the prices, such as EUR; another than USD needs a rate in ``money.rates``."""
+    source: str = ""
+    """Where the prices come from. Prices without a source, or with one that begins with ``guess``, count as assumptions."""
     low: PositiveFloat | None = None
     """P10 of the price level, as a multiplier (0.8)."""
     high: PositiveFloat | None = None
@@ -322,6 +335,10 @@ class Plan(Record):
             raise ValueError("nothing in this plan can be billed; give token prices, a list_price or a subscription")
         if self.subscription and self.subscription.subscribers == 0 and not (own or self.list_price):
             raise ValueError("a subscription without subscribers and without token prices can never be billed")
+        if not self.list_price and not self._earns():
+            raise ValueError(
+                "every price of this plan is 0, so it can never be billed; leave a free service without plan"
+            )
         if sum(tier.share for tier in self.tiers) > 1 + 1e-12:
             raise ValueError("the shares of the tiers add up to more than 1")
         if self.valid_from and self.valid_until and self.valid_until <= self.valid_from:
@@ -329,6 +346,15 @@ class Plan(Record):
         if [t.above_tokens for t in self.volume] != sorted({t.above_tokens for t in self.volume}):
             raise ValueError("volume tiers must rise")
         return self
+
+    def _earns(self) -> bool:
+        """Whether any stated price is above zero."""
+        prices = [
+            self.input_usd_per_million, self.cached_input_usd_per_million, self.output_usd_per_million,
+            self.reasoning_usd_per_million, self.request_usd, self.minimum_usd_per_month,
+        ]  # fmt: skip
+        fee = self.subscription.fee_usd_per_month * self.subscription.subscribers if self.subscription else 0
+        return any(prices) or bool(fee) or self.commitment is not None
 
 
 class CustomerGroup(Record):
@@ -346,6 +372,37 @@ class CustomerGroup(Record):
     """Part of the service's usage that is theirs."""
     concentration: NonNegativeFloat = 0.0
     """How uneven they are: usage of the n-th customer falls as n to the power of minus this (0: all alike)."""
+
+
+def plans_in_time(plans: dict[str, Plan | tuple[Plan, ...]], key: str) -> tuple[Plan, ...]:
+    """The plans under a key, one after another; ValueError for a gap or an overlap between them."""
+    found = plans[key] if isinstance(plans[key], tuple) else (plans[key],)
+    if len(found) == 1:
+        return found
+    if not found or any(plan.valid_from is None for plan in found):
+        raise ValueError(f"plans.{key}: each of several plans needs valid_from")
+    ordered = tuple(sorted(found, key=lambda plan: plan.valid_from))
+    for earlier, later in pairwise(ordered):
+        until = earlier.valid_until
+        if earlier.valid_from == later.valid_from or (until and until > later.valid_from):
+            raise ValueError(f"plans.{key}: two plans are valid on {later.valid_from}")
+        if until and until < later.valid_from:
+            raise ValueError(f"plans.{key}: no plan is valid between {until} and {later.valid_from}")
+    return ordered
+
+
+def _currencies(node: object, path: str = "") -> Iterator[tuple[str, str]]:
+    """Path and currency of every price stated in a record."""
+    if isinstance(node, Quote):
+        yield path, node.unit.partition("/")[0] if re.match(CURRENCY, node.unit.partition("/")[0]) else "USD"
+    elif isinstance(node, Plan):
+        yield path, node.currency
+    elif isinstance(node, Record):
+        for name in type(node).model_fields:
+            yield from _currencies(getattr(node, name), f"{path}.{name}" if path else name)
+    elif isinstance(node, dict | tuple):
+        for name, item in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from _currencies(item, f"{path}.{name}")
 
 
 class Scale(Record):
@@ -395,4 +452,12 @@ class Money(Record):
         for service, share in shares.items():
             if abs(share - 1) > 1e-9:
                 raise ValueError(f"customers: shares of service '{service}' add up to {share:g}, not 1")
+        for key in self.plans:
+            plans_in_time(self.plans, key)
+        for path, currency in _currencies(self):
+            if currency != "USD" and currency not in self.rates:
+                raise ValueError(
+                    f"{path}: price in {currency} and no rate for it; "
+                    f"add money.rates.{currency}: {{usd: ..., as_of: ..., source: ...}}"
+                )
         return self

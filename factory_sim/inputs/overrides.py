@@ -4,16 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from factory_sim.errors import ScenarioError, closest
 from factory_sim.inputs.scenario import Scenario
-
-UNIT_WORDS = {
-    "_s": "seconds", "_ms": "milliseconds", "_minutes": "minutes", "_hours": "hours", "_days": "days", "_day": "days",
-    "_usd": "US dollars", "_w": "watts", "_j": "joules", "_tokens": "tokens", "_bytes": "bytes",
-    "_per_s": "a rate per second", "_kwh": "kWh",
-}  # fmt: skip
+from factory_sim.inputs.schema_errors import explained
 
 
 class _Loader(yaml.SafeLoader):
@@ -69,7 +64,7 @@ def parse_scenario(raw: dict[str, Any], where: str = "scenario") -> Scenario:
     try:
         return Scenario.model_validate(raw)
     except ValidationError as error:
-        raise ScenarioError("\n".join(_explain(item, where) for item in error.errors()[:5])) from None
+        raise ScenarioError(explained(error, raw, Scenario, where)) from None
 
 
 def scenario_yaml(scenario: Scenario) -> str:
@@ -145,57 +140,3 @@ def _index(items: list[Any], part: str, where: str, at: str) -> int:
     raise ScenarioError(
         f"{where}: '{at}' has no item '{part}'{closest(part, [n for n in names if n])} (or a number from 0 to {len(items) - 1})"
     )
-
-
-def _explain(item: dict[str, Any], where: str) -> str:
-    """One line for one schema error: file, path, what was found, what would be right."""
-    loc = item["loc"]
-    path = ".".join(str(part) for part in loc)
-    kind, found = item["type"], item.get("input")
-    if kind == "extra_forbidden":
-        return f"{where}: {path}: unknown key{closest(str(loc[-1]), _fields_at(loc[:-1]))}"
-    if kind == "missing":
-        return f"{where}: {path}: is missing; it is needed"
-    shown = repr(found) if isinstance(found, (str, int, float, bool, type(None))) else f"a {type(found).__name__}"
-    message = item["msg"].removeprefix("Value error, ")
-    if kind in {"float_parsing", "int_parsing", "float_type", "int_type"}:
-        return f"{where}: {path}: {shown} is not a number{_unit_hint(str(loc[-1]))}"
-    if kind == "finite_number":
-        return f"{where}: {path}: {shown} is not a finite number{_unit_hint(str(loc[-1]))}"
-    if kind == "value_error":
-        return f"{where}: {path + ': ' if path else ''}{message}"
-    if kind == "literal_error":
-        known = [word.strip("' ") for word in item["ctx"]["expected"].replace(" or ", ", ").split(",")]
-        return f"{where}: {path}: {shown} is not known{closest(str(found), known)}; use one of {', '.join(known)}"
-    return f"{where}: {path}: found {shown}; {message[0].lower() + message[1:]}{_unit_hint(str(loc[-1]))}"
-
-
-def _unit_hint(key: str) -> str:
-    for suffix, word in sorted(UNIT_WORDS.items(), key=lambda pair: -len(pair[0])):
-        if key.endswith(suffix):
-            return f" ({key} is a plain number, in {word})"
-    return ""
-
-
-def _fields_at(loc: tuple[Any, ...]) -> list[str]:
-    """Names of the fields that a record at `loc` may have; keys of mappings and numbers of lists are passed over."""
-    annotation: Any = Scenario
-    for part in loc:
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            field = annotation.model_fields.get(str(part))
-            annotation = field.annotation if field else None
-        else:
-            annotation = _record_in(annotation)
-    record = _record_in(annotation)
-    return list(record.model_fields) if record else []
-
-
-def _record_in(annotation: Any) -> type[BaseModel] | None:
-    """The record class inside an annotation such as ``dict[str, Service]`` or ``Demand | None``."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in getattr(annotation, "__args__", ()):
-        found = _record_in(argument)
-        if found is not None:
-            return found
-    return None

@@ -56,7 +56,8 @@ _UNIT_SIZE = {
     "month": ("month", 1.0),
     "year": ("month", 12.0),
 }
-_CURRENCY = re.compile(r"^[A-Z]{3}$")
+CURRENCY = r"^[A-Z]{3}$"
+"""Pattern of a currency code."""
 
 
 class Quote(Record):
@@ -79,6 +80,7 @@ class Quote(Record):
     source: str = Field(min_length=1)
     """Where it comes from: contract, page, tariff sheet; ``guess`` is a source."""
     note: str = ""
+    """What a reader of the statement should know: terms, scope, what is not in it."""
 
     @model_validator(mode="after")
     def _consistent(self):
@@ -260,8 +262,13 @@ def _price_row(entry: Mapping[str, str], table: str) -> PriceRow:
     )
 
 
+def stated_basis(source: str) -> str:
+    """``guess`` for a source that is empty or begins with that word, else ``stated``."""
+    return "guess" if re.match(r"\s*(guess\b|$)", source, re.IGNORECASE) else "stated"
+
+
 def quote_row(quote: Quote, name: str) -> PriceRow:
-    """A stated price as a row of the book, called ``name``; a source of ``guess`` makes it an assumption."""
+    """A stated price as a row of the book, called ``name``; a source that begins with guess makes it an assumption."""
     return PriceRow(
         row=name,
         item="stated",
@@ -272,7 +279,7 @@ def quote_row(quote: Quote, name: str) -> PriceRow:
         unit=quote.unit,
         vintage=str(quote.valid_from or quote.as_of),
         as_of=str(quote.as_of),
-        basis="guess" if quote.source.strip().lower() == "guess" else "stated",
+        basis=stated_basis(quote.source),
         source=quote.source,
         note=quote.note,
     )
@@ -284,7 +291,7 @@ def in_dollars(row: PriceRow, unit: str, rates: Mapping[str, ExchangeRate]) -> P
     Raises PriceError when the unit buys something else, or the currency has no rate.
     """
     currency, _, bought = row.unit.partition("/")
-    if not _CURRENCY.match(currency) or not bought:
+    if not re.match(CURRENCY, currency) or not bought:
         raise PriceError(f"{row.row}: unit '{row.unit}' is not currency/thing, such as USD/{unit}")
     factor = 1.0
     source = row.source

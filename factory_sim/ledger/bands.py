@@ -67,6 +67,30 @@ def with_vintage(money: Money, vintage: str) -> Money:
     return money.model_copy(update={"costs": costs.model_copy(update=update)})
 
 
+def one_sided(money: Money, gpus: Sequence[str], book: PriceBook | None = None) -> str:
+    """A sentence where the stated vintage of rents is the dearest or cheapest of all, so that ranges lean one way."""
+    book = price_book() if book is None else book
+    rents = _rents(money, gpus)
+    choices = vintages(money, gpus, book) if money.band in ("vintages", "both") else ()
+    stated = {terms.vintage for terms, _ in rents}
+    if len(stated) != 1 or len(choices) < 2 or not stated <= set(choices):
+        return ""
+    own = next(iter(stated))
+    totals = {
+        vintage: [tariffs.rent_path(terms, gpu, with_vintage(money, vintage), book).rows[0].value
+                  for terms, rented in _rents(with_vintage(money, vintage), gpus) for gpu in rented]
+        for vintage in choices
+    }  # fmt: skip
+    others = [values for vintage, values in totals.items() if vintage != own]
+    for word, way, beyond in (("dearest", "down", np.greater_equal), ("cheapest", "up", np.less_equal)):
+        if all(beyond(totals[own], values).all() for values in others):
+            return (
+                f"rents are those of {own}, the {word} of the published vintages ({', '.join(choices)}): "
+                f"ranges of cost reach {way} from the value, hardly the other way"
+            )
+    return ""
+
+
 def draw_prices(
     terms: Money,
     rng: np.random.Generator,

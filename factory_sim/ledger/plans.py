@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import date
-from itertools import pairwise
 
 import numpy as np
 
 from factory_sim.errors import PriceError, closest
 from factory_sim.inputs.list_prices import list_price
-from factory_sim.inputs.money import CreditTier, LongContext, Money, Plan
-from factory_sim.inputs.prices import PriceRow
+from factory_sim.inputs.money import CreditTier, LongContext, Money, Plan, plans_in_time
+from factory_sim.inputs.prices import PriceRow, stated_basis
 from factory_sim.ledger.accounts import NANO, revenue_accounts, to_nano
 from factory_sim.ledger.entries import Calendar, Entries, entries
 from factory_sim.units import MILLION
 
+NO_SOURCE = "stated in the scenario, without a source"
 TOKEN_LINES = ("input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens")
 
 
@@ -65,22 +65,8 @@ class Usage:
 
 def plans_of(money: Money, key: str) -> tuple[Plan, ...]:
     """The plan (or plans in time) of a service; ``all`` stands for those not named, and none means no sales."""
-    found = money.plans.get(key, money.plans.get("all"))
-    if found is None:
-        return ()
-    plans = found if isinstance(found, tuple) else (found,)
-    if len(plans) == 1:
-        return plans
-    if any(plan.valid_from is None for plan in plans):
-        raise PriceError(f"money.plans.{key}: each of several plans needs valid_from")
-    ordered = tuple(sorted(plans, key=lambda plan: plan.valid_from))
-    for earlier, later in pairwise(ordered):
-        until = earlier.valid_until
-        if earlier.valid_from == later.valid_from or (until and until > later.valid_from):
-            raise PriceError(f"money.plans.{key}: two plans are valid on {later.valid_from}")
-        if until and until < later.valid_from:
-            raise PriceError(f"money.plans.{key}: no plan is valid between {until} and {later.valid_from}")
-    return ordered
+    name = key if key in money.plans else "all"
+    return plans_in_time(money.plans, name) if name in money.plans else ()
 
 
 def check_plan_names(money: Money, services: list[str]) -> None:
@@ -103,7 +89,10 @@ def token_rows(plan: Plan, key: str, money: Money) -> dict[str, PriceRow]:
     """Prices of a plan in USD per token, by line; lines that the plan does not price are absent."""
     dated = f"@{plan.valid_from}" if plan.valid_from else ""
     if plan.list_price:
-        listed = list_price(plan.list_price, plan.as_of, plan.processing)
+        try:
+            listed = list_price(plan.list_price, plan.as_of, plan.processing)
+        except PriceError as error:
+            raise PriceError(f"money.plans.{key}.{error}") from None
         per_million = {
             "input_tokens": listed.input_usd_per_million,
             "cached_input_tokens": listed.cached_input_usd_per_million,
@@ -117,7 +106,7 @@ def token_rows(plan: Plan, key: str, money: Money) -> dict[str, PriceRow]:
             "output_tokens": plan.output_usd_per_million,
             "reasoning_tokens": plan.reasoning_usd_per_million,
         }
-        source, basis, name = plan.source, _basis(plan.source), f"plan/{key}{dated}"
+        source, basis, name = plan.source or NO_SOURCE, stated_basis(plan.source), f"plan/{key}{dated}"
     for line, instead in (("cached_input_tokens", "input_tokens"), ("reasoning_tokens", "output_tokens")):
         if per_million.get(line) is None:
             per_million[line] = per_million[instead]
@@ -149,10 +138,6 @@ def plan_row(name: str, value: float, unit: str, plan: Plan, source: str, basis:
     return row if factor == 1.0 else row.scaled(factor)
 
 
-def _basis(source: str) -> str:
-    return "guess" if source.strip().lower() == "guess" else "stated"
-
-
 def _rate(plan: Plan, key: str, money: Money) -> float:
     if plan.currency == "USD":
         return 1.0
@@ -180,7 +165,7 @@ def sell_elements(plan: Plan, key: str, usage: Usage, money: Money, calendar: Ca
     element = np.arange(len(usage))
     sheets = _token_entries(plan, key, usage, bill, money)
     rate = _rate(plan, key, money)
-    source, basis = plan.source, _basis(plan.source)
+    source, basis = plan.source or NO_SOURCE, stated_basis(plan.source)
     if plan.request_usd:
         row = plan_row(f"plan/{key}/requests", plan.request_usd * rate, "USD/request", plan, source, basis, money)
         sheets += _priced("requests", usage.requests, (row, usage.price_factor), element)
@@ -364,7 +349,13 @@ def _top_ups(plan: Plan, key: str, bill: Months, sheets: list[Entries], rate: fl
     made = []
     for line, usd_per_month in owed:
         row = plan_row(
-            f"plan/{key}/{line}", usd_per_month * rate, "USD/month", plan, plan.source, _basis(plan.source), money
+            f"plan/{key}/{line}",
+            usd_per_month * rate,
+            "USD/month",
+            plan,
+            plan.source or NO_SOURCE,
+            stated_basis(plan.source),
+            money,
         )
         short = np.maximum(to_nano(row.value * bill.covered) - billed, 0)
         made += _settled(line, short, bill, row)
@@ -396,8 +387,8 @@ def _credits(plan: Plan, key: str, usage: Usage, bill: Months, sheets: list[Entr
         unit="USD/USD",
         vintage=str(plan.as_of or ""),
         as_of=str(plan.as_of or ""),
-        basis=_basis(plan.source),
-        source=plan.source,
+        basis=stated_basis(plan.source),
+        source=plan.source or NO_SOURCE,
         note="part of the month's bill: " + "; ".join(f"{n}: {_terms(t)}" for n, t in promises.items()),
     )
     return _settled("sla_credit", amounts, bill, row)

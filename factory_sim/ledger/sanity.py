@@ -43,7 +43,7 @@ def stale_prices(rows: Sequence[PriceRow], at: date | None) -> list[str]:
     for row in sorted(rows, key=lambda row: row.row):
         when = row_date(row.as_of)
         if when is None:
-            if row.trust != "assumption":
+            if row.trust != "assumption" and row.item != "plan":
                 found.append(f"{row.row}: carries no date")
         elif at is not None and at - when > STALE_AFTER:
             years = (at - when).days / 365.25
@@ -104,5 +104,12 @@ def money_warnings(
         if not plans and not any(group.service == service for group in money.customers):
             words.append(f"money.plans: service '{service}' has no plan and earns nothing")
         for plan in plans:
-            rows |= {row.row: row for row in token_rows(plan, service, money).values()}
+            own = token_rows(plan, service, money)
+            for line, instead in (("cached_input_tokens", "input_tokens"), ("reasoning_tokens", "output_tokens")):
+                if line in own and own[line].value == own[instead].value:
+                    del own[line]  # one word for one price
+            rows |= {row.row: row for row in own.values()}
+            if not plan.list_price and not (plan.source and plan.as_of):
+                lacks = " and ".join(n for n, given in (("source", plan.source), ("as_of", plan.as_of)) if not given)
+                words.append(f"money.plans.{service}: prices without {lacks}; what has no source counts as an assumption")
     return words + absurd_prices(list(rows.values())) + stale_prices(list(rows.values()), at)

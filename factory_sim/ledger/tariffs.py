@@ -48,8 +48,33 @@ def basis_vintages(basis: str, gpu: str, book: PriceBook) -> tuple[str, ...]:
 
 
 def priced(ref: PriceRef, name: str, unit: str, money: Money, book: PriceBook) -> PriceRow:
-    """A price reference in dollars per ``unit``, at the multiplier that a price draw gave its row."""
-    return drawn(in_dollars(resolve(ref, name, book), unit, money.rates), money)
+    """A price reference in dollars per ``unit``, at the multiplier that a price draw gave its row.
+
+    PriceError says where in the scenario the price stands.
+    """
+    try:
+        return drawn(in_dollars(resolve(ref, name, book), unit, money.rates), money)
+    except PriceError as error:
+        raise PriceError(f"{_place(name)}: {str(error).removeprefix(f'{name}: ')}") from None
+
+
+_PLACES = {
+    "energy": "energy.price", "carbon_price": "carbon.price", "facility": "compute.facility",
+    "network": "compute.network", "storage": "compute.storage", "colocation": "compute.colocation",
+    "maintenance": "compute.maintenance",
+}  # fmt: skip
+
+
+def _place(name: str) -> str:
+    """Path in the scenario of a price that is called ``name`` here."""
+    kind, _, item = name.partition("/")
+    if item.startswith("period-"):
+        return f"money.costs.energy.periods.{int(item.removeprefix('period-')) - 1}.price"
+    if kind in ("fixed", "training"):
+        return f"money.costs.{kind}.{item}.price"
+    if kind == "server":
+        return f"money.costs.compute.server.{item}"
+    return f"money.costs.{_PLACES.get(kind, kind)}"
 
 
 def drawn(row: PriceRow, money: Money) -> PriceRow:
@@ -71,7 +96,10 @@ def rent_path(rent: Rent, gpu: str, money: Money, book: PriceBook) -> PricePath:
     own = {catalog.gpu_name(name): quotes for name, quotes in rent.prices.items()}
     if gpu in own:
         path = price_path(own[gpu], f"rent/{gpu}")
-        rows = tuple(drawn(in_dollars(row, "GPU-h", money.rates), money) for row in path.rows)
+        try:
+            rows = tuple(drawn(in_dollars(row, "GPU-h", money.rates), money) for row in path.rows)
+        except PriceError as error:
+            raise PriceError(f"money.costs.compute.prices.{gpu}: {str(error).partition(': ')[2]}") from None
         return replace(path, rows=rows)
     try:
         row = book.find(basis_item(rent.basis, rent.vintage), gpu, rent.vintage)

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from factory_sim.errors import PriceError, RunError, closest
 from factory_sim.inputs.money import Money, Scale
+from factory_sim.inputs.schema_errors import explained
 from factory_sim.ledger.accounts import COST_LINES, REVENUE_LINES
 from factory_sim.ledger.bands import draw_prices
 from factory_sim.ledger.plans import check_plan_names
@@ -90,33 +91,7 @@ def read_money(raw: dict[str, Any], where: str) -> Money:
     try:
         return Money.model_validate(raw)
     except ValidationError as error:
-        lines = []
-        for item in error.errors()[:5]:
-            path = ".".join(str(part) for part in item["loc"])
-            near = closest(str(item["loc"][-1]), _keys(Money)) if item["type"] == "extra_forbidden" else ""
-            message = "unknown key" if near else item["msg"].removeprefix("Value error, ")
-            found = item.get("input")
-            shown = f" (found {found!r})" if isinstance(found, str | int | float | None) and not near else ""
-            lines.append(f"{where}: money{'.' + path if path else ''}: {message}{shown}{near}")
-        raise PriceError("\n".join(lines)) from None
-
-
-def _keys(record: type) -> list[str]:
-    """Names of all fields of the money schema, nested ones too."""
-    import typing
-
-    found: list[str] = []
-    queue, seen = [record], set()
-    while queue:
-        now = queue.pop(0)
-        for option in typing.get_args(now):
-            queue.append(option)
-        fields = getattr(now, "model_fields", None)
-        if fields and now not in seen:
-            seen.add(now)
-            found += [name for name in fields if name not in found]
-            queue += [field.annotation for field in fields.values()]
-    return found
+        raise PriceError(explained(error, raw, Money, where, "money")) from None
 
 
 def _reacts(service: dict[str, Any]) -> bool:
@@ -231,9 +206,11 @@ def drawn_postings(windows: pd.DataFrame, terms: Money, stored: RunTerms) -> pd.
 
     gpus = sorted(set(windows.gpu.astype(str)))
     alike: dict[str, tuple[Money, list[int]]] = {}
-    for replication in np.unique(windows.replication):
+    replications = np.unique(windows.replication)
+    for replication in replications:
         rng = stream(stored.seed, "prices", f"replication {replication}")
-        draw = draw_prices(terms, rng, gpus=gpus, services=list(stored.services))
+        place = (replication + 0.5) / len(replications)
+        draw = draw_prices(terms, rng, gpus=gpus, services=list(stored.services), stratum=place)
         alike.setdefault(draw.model_dump_json(), (draw, []))[1].append(int(replication))
     # Replications that drew the same prices are priced together.
     return pd.concat(

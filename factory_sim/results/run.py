@@ -55,7 +55,8 @@ def run(
     fleet = [(service.name, stage.stage.name, stage.system.gpu) for service in services for stage in service.stages]
     fleet += [(name, f"{stage}-spot", gpu) for name, stage, gpu in fleet if scenario.services[name].spot]
     rehearse(scenario.money, fleet, scenario.start, scenario.duration_days)
-    for warning in money_warnings(scenario.money, sorted({gpu for *_, gpu in fleet}), list(scenario.services)):
+    gpus = sorted({gpu for *_, gpu in fleet})
+    for warning in money_warnings(scenario.money, gpus, list(scenario.services), scenario.start.date()):
         progress(f"warning: {warning}")
     count = scenario.simulation.replications
     progress(f"{scenario.name}: playing {count} replications of {scenario.duration_days:g} days")
@@ -90,6 +91,7 @@ def _postings(scenario: Scenario, windows: pd.DataFrame) -> tuple[pd.DataFrame, 
     drawn = []
     for replication, rows in windows.groupby("replication", sort=True):
         rng = stream(scenario.seed, "prices", f"replication {replication}")
-        terms = draw_prices(scenario.money, rng, gpus=gpus, services=services)
+        place = (replication + 0.5) / scenario.simulation.replications
+        terms = draw_prices(scenario.money, rng, gpus=gpus, services=services, stratum=place)
         drawn.append(post(rows, terms, start=scenario.start))
     return post(windows, scenario.money, start=scenario.start), pd.concat(drawn, ignore_index=True)

@@ -5,7 +5,7 @@ import pytest
 
 from factory_sim.inputs.money import Money
 from factory_sim.inputs.prices import PriceRow
-from factory_sim.ledger.bands import draw_prices, range_factor, vintages, with_vintage
+from factory_sim.ledger.bands import draw_prices, one_sided, range_factor, vintages, with_vintage
 from factory_sim.ledger.postings import post
 from factory_sim.ledger.statements import totals
 from factory_sim.streams import stream
@@ -32,6 +32,16 @@ def test_a_stratum_gives_each_vintage_its_share_among_few_replications():
     drawn = [draw_prices(Money(), rng, gpus=GPUS, stratum=(r + 0.5) / 8).costs.compute.vintage for r in range(8)]
     assert drawn.count("2026-07") == 5
     assert set(drawn) == {"2026-04", "2026-06", "2026-07"}
+
+
+def test_a_vintage_at_the_end_of_all_says_that_ranges_lean_one_way():
+    said = one_sided(Money(), GPUS)
+    assert "2026-07, the dearest of the published vintages (2026-04, 2026-06, 2026-07)" in said
+    assert "reach down" in said
+    assert "cheapest" in one_sided(with_vintage(Money(), "2026-04"), ["h200"])
+    assert one_sided(with_vintage(Money(), "2026-06"), ["h200"]) == ""
+    assert one_sided(Money(band="ranges"), GPUS) == ""
+    assert one_sided(Money.model_validate({"costs": {"compute": {"kind": "own"}}}), GPUS) == ""
 
 
 def test_the_band_can_be_switched_off():

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from factory_sim.errors import PriceError
 from factory_sim.inputs.money import Money, Plan
-from factory_sim.ledger.plans import check_plan_names, credit_fraction, plans_of
+from factory_sim.ledger.plans import check_plan_names, credit_fraction
 from factory_sim.ledger.postings import post
 from factory_sim.ledger.statements import total_nusd, totals
 
@@ -173,7 +173,7 @@ def test_another_currency(make_windows):
     rates = {"EUR": {"usd": 1.2, "as_of": "2026-11-01", "source": "central bank"}}
     bill = invoice(make_windows(hours=1), rates=rates, output_usd_per_million=10.0, currency="EUR", request_usd=0.001)
     assert bill == pytest.approx({"output_tokens": 12.0, "requests": 1.2})
-    with pytest.raises(PriceError, match=r"money\.rates\.EUR"):
+    with pytest.raises(ValidationError, match=r"plans\.chat: price in EUR.*money\.rates\.EUR"):
         invoice(make_windows(hours=1), output_usd_per_million=10.0, currency="EUR")
 
 
@@ -188,11 +188,11 @@ def test_plans_change_by_date(make_windows):
     with pytest.raises(PriceError, match="no plan is valid on 2026-09-30"):
         post(make_windows(hours=48), money, start=date(2026, 9, 30))
     gap = [plans[0] | {"valid_until": "2026-10-15"}, plans[1]]
-    with pytest.raises(PriceError, match="no plan is valid between 2026-10-15 and 2026-11-02"):
-        plans_of(Money.model_validate({"plans": {"chat": gap}}), "chat")
+    with pytest.raises(ValidationError, match="no plan is valid between 2026-10-15 and 2026-11-02"):
+        Money.model_validate({"plans": {"chat": gap}})
     overlap = [plans[0] | {"valid_until": "2026-12-01"}, plans[1]]
-    with pytest.raises(PriceError, match="two plans are valid on 2026-11-02"):
-        plans_of(Money.model_validate({"plans": {"chat": overlap}}), "chat")
+    with pytest.raises(ValidationError, match="two plans are valid on 2026-11-02"):
+        Money.model_validate({"plans": {"chat": overlap}})
 
 
 def test_prices_that_moved_in_the_run_are_charged_as_they_were(make_windows):

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from factory_sim.errors import PriceError
 from factory_sim.inputs.money import Money
@@ -218,18 +219,17 @@ def test_a_price_path_is_followed_by_date(make_windows):
 def test_gaps_and_overlaps_of_a_path_are_errors(make_windows, until, message):
     first = quote(3.0, "USD/GPU-h", valid_from="2026-10-01")
     path = [first | ({"valid_until": until} if until else {}), quote(2.0, "USD/GPU-h", valid_from="2026-11-02")]
-    money = terms(costs={"compute": {"prices": {"h200": path}}})
     if message is None:
+        money = terms(costs={"compute": {"prices": {"h200": path}}})
         assert usd(post(make_windows(hours=1), money, start=date(2026, 11, 1)), "cost") == pytest.approx(24)
     else:
-        with pytest.raises(PriceError, match=message):
-            post(make_windows(hours=1), money, start=date(2026, 11, 1))
+        with pytest.raises(ValidationError, match=rf"prices\.h200: .*{message}"):
+            terms(costs={"compute": {"prices": {"h200": path}}})
 
 
 def test_another_currency_needs_a_rate(make_windows):
-    money = terms(costs={"compute": {"prices": {"h200": [quote(2.0, "EUR/GPU-h")]}}})
-    with pytest.raises(PriceError, match=r"money\.rates\.EUR"):
-        post(make_windows(hours=1), money)
+    with pytest.raises(ValidationError, match=r"costs\.compute\.prices\.h200\.0: .*money\.rates\.EUR"):
+        terms(costs={"compute": {"prices": {"h200": [quote(2.0, "EUR/GPU-h")]}}})
     rates = {"EUR": {"usd": 1.1, "as_of": "2026-10-01", "source": "central bank"}}
     money = terms(costs={"compute": {"prices": {"h200": [quote(2.0, "EUR/GPU-h")]}}}, rates=rates)
     assert usd(post(make_windows(hours=1), money), "cost") == pytest.approx(8 * 2.2)

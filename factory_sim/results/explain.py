@@ -39,12 +39,13 @@ _USE_FIGURES = {
     "cost_of_failed_capacity": "down",
     "cost_not_attributed_otherwise": "",
 }
-_RATIOS = {
+RATIOS = {
     "cost_reduction_first_to_last_week": ("cost_per_million_output_tokens", "first / last", "week_"),
     "cost_reduction_first_to_last_stage": ("cost_per_million_output_tokens", "first / last", "stage_"),
     "revenue_growth_first_to_last_week": ("revenue", "last / first", "week_"),
     "output_token_growth_first_to_last_week": ("output_tokens", "last / first", "week_"),
 }
+"""Ratios: the figure below them, which way round, and the spans whose ends they compare."""
 _COUNTED = {
     "input_tokens": "tokens", "cached_input_tokens": "tokens", "output_tokens": "tokens", "reasoning_tokens": "tokens",
     "requests_arrived": "requests", "requests_completed": "requests", "requests_turned_away": "requests",
@@ -118,13 +119,14 @@ def picked(windows: pd.DataFrame, window: str, service: str, run: StoredRun) -> 
         if service not in names:
             raise RunError(f"{run.folder}: no service '{service}'{closest(service, names)}")
         windows = windows[windows.service.astype(str) == service]
-    spans = _span_names(windows)
+    spans = span_names(windows)
     if window not in spans:
         raise RunError(f"{run.folder}: no window '{window}'{closest(window, spans)}")
     return windows[_in_span(windows, window)]
 
 
-def _span_names(windows: pd.DataFrame) -> list[str]:
+def span_names(windows: pd.DataFrame) -> list[str]:
+    """Names of all spans of a table of windows: the whole, its weeks, its stages in order of time."""
     weeks = sorted({int(start // WEEK_S) + 1 for start in windows.start_s.unique()})
     first_s = windows.groupby(windows.stage.astype(str), sort=True).start_s.min().sort_values(kind="stable")
     stages = [stage for stage in first_s.index if stage]
@@ -145,7 +147,7 @@ def _tree(figure: str, windows: pd.DataFrame, books: Books, window: str, service
     postings = postings[_in_span(postings, window)]
     if service != "all":
         postings = postings[postings.service.astype(str) == service]
-    if figure in _RATIOS:
+    if figure in RATIOS:
         return _ratio_node(figure, books, service, run)
     if figure in ("cost", "revenue"):
         return _money_node(figure, postings, books, windows, count)
@@ -232,11 +234,11 @@ def _counted(name: str, windows: pd.DataFrame, count: int) -> Node:
 
 def _ratio_node(figure: str, books: Books, service: str, run: StoredRun) -> Node:
     """Ratio of the first and the last week or stage, each explained."""
-    below, form, kind = _RATIOS[figure]
+    below, form, kind = RATIOS[figure]
     every = run.tables["windows"]
     if service != "all":
         every = every[(every.service.astype(str) == service).to_numpy()]
-    spans = [name for name in _span_names(every) if name.startswith(kind)]
+    spans = [name for name in span_names(every) if name.startswith(kind)]
     ends = []
     for span in (spans[0], spans[-1]):
         part = picked(every, span, service, run)

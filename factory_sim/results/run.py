@@ -18,6 +18,7 @@ from factory_sim.ledger.bands import draw_prices
 from factory_sim.ledger.postings import post
 from factory_sim.ledger.sanity import money_warnings, rehearse
 from factory_sim.results.checks import check
+from factory_sim.results.draws import draws
 from factory_sim.results.figures import figures, replications, series
 from factory_sim.streams import stream
 
@@ -32,7 +33,7 @@ class Run:
     scenario_yaml: str
     provenance: dict
     tables: dict[str, pd.DataFrame]
-    """windows, weights, latency, events, requests, audits, postings, series, replications."""
+    """windows, weights, latency, events, requests, audits, draws, postings, series, replications."""
     summary: dict
     """The content of summary.json."""
 
@@ -62,7 +63,7 @@ def run(
     progress(f"{scenario.name}: playing {count} replications of {scenario.duration_days:g} days")
     play = replay if is_finite(scenario) else simulate
     journals = side_by_side(lambda replication: play(scenario, services, replication), range(count), threads)
-    tables = journal_tables(journals)
+    tables = journal_tables(journals) | {"draws": draws(services)}
     played = int(tables["audits"]["arrived"].sum()) + sum(
         s.curve.requests_played for r in services for s in r.stages if s.curve
     )

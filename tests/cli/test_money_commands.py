@@ -114,5 +114,5 @@ def test_explain_splits_the_band(app, folder):
     assert [part["source"] for part in answer["variance"]] == ["price vintage", "price ranges", "replications"]
     assert sum(part["share"] for part in answer["variance"]) == pytest.approx(1)
     assert "of the variance" in call(app, "explain", folder, "cost", "--variance").stdout
-    with pytest.raises(FactorySimError, match="no variance split for 'gross_margin'"):
-        call(app, "explain", folder, "gross_margin", "--variance")
+    with pytest.raises(FactorySimError, match="no variance split for 'cost_of_training'"):
+        call(app, "explain", folder, "cost_of_training", "--variance")

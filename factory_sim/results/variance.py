@@ -242,7 +242,7 @@ def explain_band(run: StoredRun, figure: str, window: str = "whole", service: st
     Figures without money have no price sources; ratios of first to last week or stage are split like others.
     """
     stored = run_terms(run.scenario_yaml, str(run.folder / "scenario.yaml"))
-    draws = run.tables["draws"] if "draws" in run.tables else None
+    draws = run.tables["draws"] if "draws" in run.tables else None  # noqa: SIM401 (get raises on a run without them)
     windows = picked(run.tables["windows"], window, service, run)
     below = RATIOS[figure][0] if figure in RATIOS else figure
     if below in FIGURES:
@@ -265,7 +265,7 @@ def _ends(run: StoredRun, figure: str, service: str) -> list[pd.DataFrame]:
 
 def _played(run: StoredRun, figure: str, window: str, service: str) -> np.ndarray:
     """The figure in each replication, as the run has it."""
-    table = run.tables["replications"] if "replications" in run.tables else None
+    table = run.tables["replications"] if "replications" in run.tables else None  # noqa: SIM401
     known = sorted({*FIGURES, *RATIOS, *(() if table is None else map(str, table.figure.unique()))})
     if table is None or figure not in known:
         raise RunError(f"{run.folder}: no variance split for '{figure}'{closest(figure, known)}")

@@ -265,13 +265,42 @@ class CreditTier(Record):
     """Part of the month's bill given back."""
 
 
+class LatencyPromise(Record):
+    """A limit that a share of a month's requests must keep, such as 99 % above 50 tokens/s."""
+
+    metric: Literal["ttft", "tpot", "e2e"] = "tpot"
+    """Time to first token, mean time per later token of a request, or the whole request."""
+    within_s: PositiveFloat | None = None
+    """The limit, seconds."""
+    tokens_per_s: PositiveFloat | None = None
+    """The limit as output tokens a second of one request (tpot only): 50 means 0.02 s a token."""
+    credits: tuple[CreditTier, ...] = Field(min_length=1)
+    """Credits by the share of requests within the limit."""
+
+    @model_validator(mode="after")
+    def _one_limit(self):
+        if (self.within_s is None) == (self.tokens_per_s is None):
+            raise ValueError("give within_s or tokens_per_s, one of the two")
+        if self.tokens_per_s is not None and self.metric != "tpot":
+            raise ValueError(f"tokens_per_s goes with metric tpot; give within_s for {self.metric}")
+        return self
+
+    @property
+    def limit_s(self) -> float:
+        """The limit, seconds."""
+        return self.within_s if self.within_s is not None else 1 / self.tokens_per_s
+
+
 class Sla(Record):
-    """Credits of a month: availability, and the share of requests within the latency promise."""
+    """Credits of a month: availability, latency, and requests served. The largest of those due applies."""
 
     availability: tuple[CreditTier, ...] = ()
     """Against the part of replica time that was up."""
     within_promise: tuple[CreditTier, ...] = ()
     """Against requests_within_slo / requests_completed."""
+    latency: tuple[LatencyPromise, ...] = ()
+    """Against the share of requests within limits of their own, whatever the service's promise; from the latency
+    histograms of the run, so that they can be repriced."""
     served: tuple[CreditTier, ...] = ()
     """Against requests completed / (completed + turned away + lost)."""
 

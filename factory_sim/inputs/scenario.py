@@ -259,6 +259,8 @@ class Admission(Record):
     """Share of the tested capacity that is given out."""
     user_tokens_per_minute: PositiveFloat | None = None
     """Most input plus output tokens a minute for one user of `demand.users`; on top of the limit above."""
+    user_requests_per_minute: PositiveFloat | None = None
+    """Most requests a minute for one user of `demand.users`; the tighter limit holds."""
 
 
 class Service(Record):

@@ -17,6 +17,7 @@ from factory_sim.inputs.money import CreditTier, LongContext, Money, Plan, plans
 from factory_sim.inputs.prices import PriceRow, stated_basis
 from factory_sim.ledger.accounts import NANO, revenue_accounts, to_nano
 from factory_sim.ledger.entries import Calendar, Entries, entries
+from factory_sim.ledger.promises import column_names
 from factory_sim.units import MILLION
 
 NO_SOURCE = "stated in the scenario, without a source"
@@ -366,9 +367,13 @@ def _top_ups(plan: Plan, key: str, bill: Months, sheets: list[Entries], rate: fl
 def _credits(plan: Plan, key: str, usage: Usage, bill: Months, sheets: list[Entries]) -> list[Entries]:
     """Service credits of each month: the largest credit among the promises missed, as part of the month's bill."""
     promises = {name: getattr(plan.sla, name) for name in ("availability", "within_promise", "served")}
+    promises |= {column_names(promise)[0]: promise.credits for promise in plan.sla.latency}
     promises = {name: tiers for name, tiers in promises.items() if tiers}
     if not promises or usage.service_level is None:
         return []
+    for name in promises:
+        if name not in usage.service_level:
+            raise PriceError(f"money.plans.{key}.sla: the run holds no counts for the promise '{name}'")
     credit = np.zeros(len(bill.last))
     for name, tiers in promises.items():
         good, whole = (np.bincount(bill.bill, counts, len(bill.last)) for counts in usage.service_level[name])

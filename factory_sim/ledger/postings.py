@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from factory_sim.errors import PriceError, closest
-from factory_sim.inputs.money import Money
+from factory_sim.inputs.money import LatencyPromise, Money
 from factory_sim.inputs.prices import PriceBook, PriceRow, price_book
 from factory_sim.ledger import customers
 from factory_sim.ledger.accounts import COST_LINES, REVENUE_LINES
@@ -22,6 +22,7 @@ from factory_sim.ledger.costs import cost_entries, training_windows
 from factory_sim.ledger.entries import Calendar, Entries, assemble, scale_of
 from factory_sim.ledger.fleet import departure_entries
 from factory_sim.ledger.plans import Usage, plans_of, sell, valid_plan
+from factory_sim.ledger.promises import latency_promises, promise_levels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +33,7 @@ WINDOW_COLUMNS = (
     "time_idle_s", "facility_energy_j", "input_energy_j", "output_energy_j", "idle_energy_j",
 )  # fmt: skip
 """Columns of ``windows`` that pricing reads. Used where present: the request counts behind service credits, ``gpus``
-(machines that leave before the end of their term or life), ``price_multiplier`` (prices that moved in the run),
+(machines that leave before the end of their term or life), the columns of ``promises`` (latency promises of plans), ``price_multiplier`` (prices that moved in the run),
 ``carbon_multiplier`` and ``trained_tokens`` (training jobs are a use of their own)."""
 
 
@@ -126,7 +127,7 @@ def revenue_entries(
         plans = plans_of(terms, service)
         if not groups and not plans:
             continue
-        usage = usage_of(windows, np.sort(index))
+        usage = usage_of(windows, np.sort(index), latency_promises(terms))
         for group in groups:
             made, lines = customers.bill_group(group, usage, replication, terms, calendar)
             sheets += made
@@ -148,8 +149,8 @@ def _whole_service(plans: tuple, service: str, usage: Usage, terms: Money, calen
     return sheets
 
 
-def usage_of(windows: pd.DataFrame, index: np.ndarray) -> Usage:
-    """Usage of the windows at ``index`` (one service), each replication one payer."""
+def usage_of(windows: pd.DataFrame, index: np.ndarray, promises: Sequence[LatencyPromise] = ()) -> Usage:
+    """Usage of the windows at ``index`` (one service), each replication one payer; with the latency ``promises`` kept."""
     part = windows.iloc[index]
 
     def column(name: str) -> np.ndarray:
@@ -163,6 +164,7 @@ def usage_of(windows: pd.DataFrame, index: np.ndarray) -> Usage:
         level["within_promise"] = (column("requests_within_slo"), completed)
     if {"requests_turned_away", "requests_lost"} <= set(part.columns):
         level["served"] = (completed, completed + column("requests_turned_away") + column("requests_lost"))
+    level |= promise_levels(part, promises)
     return Usage(
         window=index,
         payer=part.replication.to_numpy(np.int64),

@@ -15,6 +15,7 @@ from factory_sim.inputs.prices import PriceBook, PriceRow, price_book, row_date
 from factory_sim.ledger import tariffs
 from factory_sim.ledger.bands import other_prices
 from factory_sim.ledger.plans import check_plan_names, plans_of, token_rows
+from factory_sim.ledger.promises import column_names, latency_promises
 from factory_sim.units import DAY_S, HOUR_S
 
 STALE_AFTER = timedelta(days=365)
@@ -71,6 +72,8 @@ def rehearse(money: Money, fleet: Sequence[tuple[str, str, str]], start: datetim
     service, stage, gpu = (np.repeat([entry[place] for entry in fleet], len(days)) for place in range(3))
     start_s = np.minimum(np.tile(days * DAY_S, len(fleet)), max(duration_days * DAY_S - HOUR_S, 0.0))
     table = dict.fromkeys(WINDOW_COLUMNS, 1.0) | {"replication": 0, "gpus": 1.0, "service": service, "stage": stage}
+    table |= dict.fromkeys(("requests_within_slo", "requests_turned_away", "requests_lost"), 0.0)
+    table |= {name: 1.0 for promise in latency_promises(money) for name in column_names(promise)}
     table |= {"gpu": gpu, "start_s": start_s, "end_s": start_s + HOUR_S}
     post(pd.DataFrame(table), money, start=start)
 
@@ -111,5 +114,7 @@ def money_warnings(
             rows |= {row.row: row for row in own.values()}
             if not plan.list_price and not (plan.source and plan.as_of):
                 lacks = " and ".join(n for n, given in (("source", plan.source), ("as_of", plan.as_of)) if not given)
-                words.append(f"money.plans.{service}: prices without {lacks}; what has no source counts as an assumption")
+                words.append(
+                    f"money.plans.{service}: prices without {lacks}; what has no source counts as an assumption"
+                )
     return words + absurd_prices(list(rows.values())) + stale_prices(list(rows.values()), at)

@@ -182,12 +182,20 @@ def break_even_day(
 
 
 def lost_sales(windows: pd.DataFrame, postings: pd.DataFrame, by: Sequence[str] = ("service",)) -> pd.DataFrame:
-    """What limits and full queues cost: requests turned away or lost, times the revenue of a completed one."""
+    """What limits and full queues cost: requests turned away or lost, times the revenue of a completed one.
+
+    Columns by group: the counts, revenue, lost_sales_usd, and lost_to_user_limits_usd: the part turned away while the
+    tokens- or requests-per-minute limits of single users let in less than capacity would have.
+    """
     keys = list(by)
-    counts = windows.groupby(keys, observed=True)[["requests_completed", "requests_turned_away", "requests_lost"]].sum()
+    if "requests_lost_to_user_limits" not in windows:
+        windows = windows.assign(requests_lost_to_user_limits=0.0)
+    counted = ["requests_completed", "requests_turned_away", "requests_lost", "requests_lost_to_user_limits"]
+    counts = windows.groupby(keys, observed=True)[counted].sum()
     table = counts.join(totals(postings, keys)[["revenue"]])
-    refused = table.requests_turned_away + table.requests_lost
-    table["lost_sales_usd"] = refused * table.revenue / table.requests_completed.where(table.requests_completed > 0)
+    each = table.revenue / table.requests_completed.where(table.requests_completed > 0)
+    table["lost_sales_usd"] = (table.requests_turned_away + table.requests_lost) * each
+    table["lost_to_user_limits_usd"] = table.requests_lost_to_user_limits * each
     return table
 
 

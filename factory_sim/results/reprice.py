@@ -18,6 +18,7 @@ from factory_sim.ledger.accounts import COST_LINES, REVENUE_LINES
 from factory_sim.ledger.bands import draw_prices
 from factory_sim.ledger.plans import check_plan_names
 from factory_sim.ledger.postings import Books, keep_books, post
+from factory_sim.ledger.promises import with_promises
 from factory_sim.ledger.statements import window_money
 from factory_sim.streams import stream
 from factory_sim.units import MILLION, WEEK_S
@@ -190,10 +191,10 @@ def reprice(run: StoredRun, settings: Sequence[str] = (), scales: Sequence[str] 
     earned; ``reacting`` names the services concerned, so that it can be marked.
     """
     stored = run_terms(run.scenario_yaml, str(run.folder / "scenario.yaml"))
-    windows = run.tables["windows"]
     terms = changed_money(stored.money, settings, scales)
     check_plan_names(terms, list(stored.services))
-    old = keep_books(windows, stored.money, start=stored.start).postings
+    windows = with_promises(run.tables["windows"], run.tables, terms)
+    old = keep_books(with_promises(windows, run.tables, stored.money), stored.money, start=stored.start).postings
     before = money_figures(windows, old, old).drop(columns=["low", "high"])
     books = keep_books(windows, terms, start=stored.start)
     after = money_figures(windows, books.postings, drawn_postings(windows, terms, stored))

@@ -11,6 +11,7 @@ from factory_sim.errors import RunError, closest
 from factory_sim.ledger.accounts import line_title, statement_titles
 from factory_sim.ledger.entries import Calendar
 from factory_sim.ledger.postings import Books, keep_books
+from factory_sim.ledger.promises import with_promises
 from factory_sim.ledger.statements import kinds, profit_and_loss, totals, unit_costs, with_period
 from factory_sim.ledger.units import content_units, power_figures, traffic_units, unit_economics
 from factory_sim.ledger.worth import (
@@ -49,7 +50,7 @@ class Accounts:
 def accounts(run: StoredRun, service: str = "all") -> Accounts:
     """Price a stored run at its stated prices, for one service or all."""
     terms = run_terms(run.scenario_yaml, str(run.folder / "scenario.yaml"))
-    windows = run.tables["windows"]
+    windows = with_promises(run.tables["windows"], run.tables, terms.money)
     books = keep_books(windows, terms.money, start=terms.start)
     count = windows.replication.nunique()
     if service != "all":
@@ -158,14 +159,15 @@ def key_figures(found: Accounts, margin_fraction: float | None = None) -> dict[s
     variable_usd = float(variable.amount_nusd.sum()) / 1e9 / found.replications
     busy = windows.busy_fraction * windows.gpu_hours
     utilisation = float(busy.sum() / windows.gpu_hours.sum()) if windows.gpu_hours.sum() else 0.0
-    figures = unit_costs(windows, postings).iloc[0]
+    figures, lost = unit_costs(windows, postings).iloc[0], lost_sales(windows, postings)
     hours = float(windows.end_s.max() - windows.start_s.min()) / 3600
     result: dict[str, float | None] = {
         "npv_usd": _median(table.npv_usd),
         "irr_per_year": _median(table.irr_per_year),
         "payback_years": _median(table.payback_years),
         "break_even_utilisation": _known(break_even_utilisation(utilisation, sums.revenue, sums.cost, variable_usd)),
-        "lost_sales_usd": _known(float(lost_sales(windows, postings).lost_sales_usd.sum()) / found.replications),
+        "lost_sales_usd": _known(float(lost.lost_sales_usd.sum()) / found.replications),
+        "lost_sales_to_user_limits_usd": _known(float(lost.lost_to_user_limits_usd.sum()) / found.replications),
         **{name: _known(value) for name, value in power_figures(figures / found.replications, hours).items()},
     }
     invested = sum(run.price.value for run in money.costs.training)

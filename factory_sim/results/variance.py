@@ -18,6 +18,7 @@ from factory_sim.errors import RunError, closest
 from factory_sim.inputs.money import Money
 from factory_sim.ledger.bands import draw_prices, vintages, with_vintage
 from factory_sim.ledger.postings import post
+from factory_sim.ledger.promises import with_promises
 from factory_sim.ledger.statements import totals
 from factory_sim.results.explain import RATIOS, picked, span_names
 from factory_sim.results.reprice import run_terms
@@ -243,10 +244,11 @@ def explain_band(run: StoredRun, figure: str, window: str = "whole", service: st
     """
     stored = run_terms(run.scenario_yaml, str(run.folder / "scenario.yaml"))
     draws = run.tables["draws"] if "draws" in run.tables else None  # noqa: SIM401 (get raises on a run without them)
-    windows = picked(run.tables["windows"], window, service, run)
+    every = with_promises(run.tables["windows"], run.tables, stored.money)
+    windows = picked(every, window, service, run)
     below = RATIOS[figure][0] if figure in RATIOS else figure
     if below in FIGURES:
-        spans = _ends(run, figure, service) if figure in RATIOS else [windows]
+        spans = _ends(run, every, figure, service) if figure in RATIOS else [windows]
         table = _money_split(spans, stored.money, below, draws, stored.seed, stored.start)
     else:
         values = _played(run, figure, window, service)
@@ -254,10 +256,10 @@ def explain_band(run: StoredRun, figure: str, window: str = "whole", service: st
     return table.to_dict("records")
 
 
-def _ends(run: StoredRun, figure: str, service: str) -> list[pd.DataFrame]:
+def _ends(run: StoredRun, windows: pd.DataFrame, figure: str, service: str) -> list[pd.DataFrame]:
     """Windows of the numerator and of the denominator of a ratio."""
     _, form, kind = RATIOS[figure]
-    every = picked(run.tables["windows"], "whole", service, run)
+    every = picked(windows, "whole", service, run)
     spans = [name for name in span_names(every) if name.startswith(kind)]
     ends = [picked(every, span, service, run) for span in (spans[0], spans[-1])]
     return ends if form.startswith("first") else ends[::-1]

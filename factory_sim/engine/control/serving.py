@@ -48,6 +48,8 @@ class Plan:
     """Requests that went to other services."""
     granted_per_s: float = 0.0
     limit_per_s: float = math.inf
+    held_by_users: bool = False
+    """The limits of single users are below what capacity lets in."""
     lost: float = 0.0
     waiting: float = 0.0
     rows: list[dict] = field(default_factory=list)
@@ -138,10 +140,9 @@ def _grant(plan: Plan) -> None:
     capacity = {key: service.capacity_per_s(key, plan.slower) for key in up}
     tested = sum(count * capacity[key] for key, count in up.items())
     limit = admission.headroom * tested if admission.limit == "load_test" else (math.inf if tested else 0.0)
-    if admission.user_tokens_per_minute:
-        tokens = service.resolved.lengths.mean_isl + service.resolved.lengths.mean_osl
-        users = demand.users * service.demand.customers
-        limit = min(limit, users * admission.user_tokens_per_minute / (MINUTE_S * tokens))
+    users = _limit_of_users(service)
+    plan.held_by_users = users < limit
+    limit = min(limit, users)
     latent = plan.latent_per_s
     away = demand.multihoming * max(latent - limit, 0.0)
     backlog = replace(service.backlog)
@@ -149,6 +150,15 @@ def _grant(plan: Plan) -> None:
     plan.granted_per_s, plan.limit_per_s = granted, limit
     plan.lost, plan.waiting = lost + away * plan.seconds, backlog.waiting
     plan.rates = {key: granted * capacity[key] / tested if tested else 0.0 for key in up}
+
+
+def _limit_of_users(service: Service) -> float:
+    """Requests/s that the limits of single users let in, all of them together; infinite without limits."""
+    spec = service.resolved.service
+    admission, users = spec.admission, spec.traffic.demand.users * service.demand.customers
+    lengths = service.resolved.lengths
+    by_tokens = (admission.user_tokens_per_minute or math.inf) / (lengths.mean_isl + lengths.mean_osl)
+    return users * min(by_tokens, admission.user_requests_per_minute or math.inf) / MINUTE_S
 
 
 def _overflow(plans: list[Plan]) -> None:
@@ -319,6 +329,7 @@ def _conclude(counter: Counter, plan: Plan) -> None:
             "carbon_multiplier": _carbon(counter.scenario, service, plan),
         }
         away = plan.lost * share
+        row["requests_lost_to_user_limits"] = away if plan.held_by_users else 0.0
         row["requests_arrived"] += away
         row["requests_turned_away"] = away + row.pop("requests_refused")
         gone = min(lost.get(count.key, 0.0), row["requests_completed"])

@@ -189,6 +189,19 @@ def test_users_held_to_tokens_per_minute():
     assert np.allclose(windows.limit_requests_per_s, 1000 * 96 / 60 / 96)  # 96 tokens a request
 
 
+def test_users_held_to_requests_per_minute_and_what_that_turns_away():
+    demand = {"requests_per_s": 100, "users": 1000, "patience_hours": 0}
+    windows, _ = play(scenario(demand, {"admission": {"user_requests_per_minute": 3}}))
+    assert np.allclose(windows.limit_requests_per_s, 1000 * 3 / 60)
+    assert windows.requests_lost_to_user_limits.sum() == pytest.approx(windows.requests_turned_away.sum())
+    assert windows.requests_lost_to_user_limits.sum() == pytest.approx((100 - 50) * 2 * DAY_S)
+    both = {"user_requests_per_minute": 3, "user_tokens_per_minute": 96}
+    tighter, _ = play(scenario(demand, {"admission": both}))
+    assert np.allclose(tighter.limit_requests_per_s, 1000 / 60)
+    free, _ = play(scenario(demand, {"admission": {"user_requests_per_minute": 1e6}}))
+    assert free.requests_lost_to_user_limits.sum() == 0
+
+
 @pytest.mark.parametrize(
     ("events", "message"),
     [

@@ -34,10 +34,14 @@ TRADEMARK = (
 UNVERIFIED = "Result not verified by MLCommons Association."
 
 
+DERIVED = ("tokens_per_s_per_accelerator",)
+"""Columns of the table that are no published metric; they are not read."""
+
+
 @cache
 def _rows() -> tuple[dict[str, str], ...]:
     with files("factory_sim.data").joinpath("measurements", "mlperf.csv").open(encoding="utf-8", newline="") as file:
-        return tuple(csv.DictReader(file))
+        return tuple({name: row[name] for name in row if name not in DERIVED} for row in csv.DictReader(file))
 
 
 def mlperf_page(
@@ -53,6 +57,29 @@ def mlperf_page(
     `scenario`: Offline, Server or Interactive. `version`: e.g. v6.0. `accelerator`: short family name (H100, MI355X).
     `division`: closed or open. Raises MeasurementError where a name is not in the table or nothing is left.
     """
+    kept = mlperf_rows(model, scenario=scenario, version=version, accelerator=accelerator, division=division)
+    if model is None:
+        return _index(kept)
+    tables = sorted({_table_of(row) for row in kept})
+    lines = [f"{NAME} Inference, datacenter: {kept[0]['model']}", ""]
+    footnotes: list[str] = []
+    for table in tables:
+        rows = [row for row in kept if _table_of(row) == table]
+        lines += _table(table, rows, footnotes)
+    lines += [f"({number}) {text}" for number, text in enumerate(footnotes, start=1)]
+    lines += ["", *closing()]
+    return "\n".join(lines) + "\n"
+
+
+def mlperf_rows(
+    model: str | None = None,
+    *,
+    scenario: str | None = None,
+    version: str | None = None,
+    accelerator: str | None = None,
+    division: str | None = None,
+) -> list[dict[str, str]]:
+    """Return the rows of the table that match, as published; filters and errors as for `mlperf_page`."""
     kept = list(_rows())
     for column, wanted in (
         ("model", model), ("scenario", scenario), ("round", version), ("accelerator_family", accelerator),
@@ -67,17 +94,7 @@ def mlperf_page(
         kept = [row for row in kept if row[column] == match[0]]
     if not kept:
         raise MeasurementError("no result is left under these filters; drop one of them")
-    if model is None:
-        return _index(kept)
-    tables = sorted({_table_of(row) for row in kept})
-    lines = [f"{NAME} Inference, datacenter: {kept[0]['model']}", ""]
-    footnotes: list[str] = []
-    for table in tables:
-        rows = [row for row in kept if _table_of(row) == table]
-        lines += _table(table, rows, footnotes)
-    lines += [f"({number}) {text}" for number, text in enumerate(footnotes, start=1)]
-    lines += ["", *_closing()]
-    return "\n".join(lines) + "\n"
+    return kept
 
 
 def _table_of(row: dict[str, str]) -> tuple[str, str, str, str]:
@@ -97,7 +114,7 @@ def _index(rows: list[dict[str, str]]) -> str:
         versions = ", ".join(sorted({row["round"] for row in held[name]}))
         scenarios = ", ".join(sorted({row["scenario"] for row in held[name]}))
         lines.append(f"{name:<{wide}}  {len(held[name]):>4} results  {scenarios}; {versions}")
-    return "\n".join([*lines, "", *_closing()]) + "\n"
+    return "\n".join([*lines, "", *closing()]) + "\n"
 
 
 _HEADINGS = ("version", "entry", "submitter", "system", "accelerators", "availability", "result", "latency p99 / limit")
@@ -174,7 +191,7 @@ def _marks(row: dict[str, str], footnotes: list[str]) -> str:
     return f"({','.join(numbers)})"
 
 
-def _closing() -> list[str]:
+def closing() -> list[str]:
     return [
         "Compare only within one table: its entries share benchmark, scenario, division and compatible versions.",
         "They differ in what the columns say: version, availability, kind and number of accelerators, verification.",

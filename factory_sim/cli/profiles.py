@@ -229,18 +229,20 @@ def import_results(
 
 @app.command()
 def mlperf(
-    model: Annotated[str, typer.Option(help="Only benchmarks whose model contains this.")] = "",
-    accelerator: Annotated[str, typer.Option(help="Only this accelerator family, e.g. B200.")] = "",
-    scenario: Annotated[str, typer.Option(help="Offline, Server or Interactive.")] = "",
-    round_: Annotated[str, typer.Option("--round", help="Benchmark version, e.g. v5.1.")] = "",
+    model: Annotated[
+        str | None, typer.Argument(help="Model of the benchmark, e.g. llama2-70b; an index when left out.")
+    ] = None,
+    accelerator: Annotated[str | None, typer.Option(help="Only this accelerator family, e.g. B200.")] = None,
+    scenario: Annotated[str | None, typer.Option(help="Offline, Server or Interactive.")] = None,
+    version: Annotated[str | None, typer.Option("--version", help="Version of the benchmark, e.g. v5.1.")] = None,
+    division: Annotated[str | None, typer.Option(help="closed or open.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """MLPerf(R) results on a page of their own, as published; never fitted, never compared with other figures."""
-    from factory_sim.inputs.mlperf import FOOTNOTE, results
+    """MLPerf(R) results on a page of their own, as published; never fitted, never beside other figures."""
+    from factory_sim.calibration.mlperf import closing, mlperf_page, mlperf_rows
 
-    found = results(model, accelerator, scenario, round_)
+    chosen = {"accelerator": accelerator, "scenario": scenario, "version": version, "division": division}
     if as_json:
-        _dump({"results": found.to_dict("records"), "footnote": FOOTNOTE})
-        return
-    _print(found, f"MLPerf\N{REGISTERED SIGN} Inference results, as published: {len(found)} entries")
-    print(FOOTNOTE)
+        _dump({"results": mlperf_rows(model, **chosen), "footnotes": [line for line in closing() if line]})
+    else:
+        sys.stdout.write(mlperf_page(model, **chosen))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import factory_sim
-from factory_sim.calibration.mlperf import COMPATIBLE, TRADEMARK, mlperf_page
+from factory_sim.calibration.mlperf import COMPATIBLE, TRADEMARK, mlperf_page, mlperf_rows
 from factory_sim.errors import MeasurementError
 
 
@@ -53,3 +53,10 @@ def test_no_other_module_reads_the_table():
     root = Path(factory_sim.__file__).parent
     readers = [path.name for path in sorted(root.rglob("*.py")) if "mlperf.csv" in path.read_text(encoding="utf-8")]
     assert set(readers) == {"mlperf.py"}
+
+
+def test_rows_for_programs_are_as_published_without_rates_per_chip():
+    rows = mlperf_rows("llama2-70b", version="v5.1")
+    assert rows
+    assert all(row["submitter"] and row["benchmark"] and row["round"] == "v5.1" for row in rows)
+    assert not any("per_accelerator" in name for row in rows for name in row)

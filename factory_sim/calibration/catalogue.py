@@ -163,6 +163,7 @@ def estimate_table(
     osl: int = 1024,
     concurrency=(1, 4, 16, 64, 256),
     as_of: str | None = None,
+    predecessor: str | None = None,
     folder: Path | None = None,
 ) -> "pd.DataFrame":
     """Closed-loop predictions of one system over load, by playing: seconds, tokens/s, bands and trust."""
@@ -175,7 +176,7 @@ def estimate_table(
             raise ProfileError(f"concurrency {load}: must be at least 1")
         system = serving_system(
             model, gpu, engine, precision, layout, speculation=speculation, as_of=as_of, concurrency=load,
-            load=(float(isl), float(osl), float(load)), folder=folder,
+            load=(float(isl), float(osl), float(load)), predecessor=predecessor, folder=folder,
         )  # fmt: skip
         ttft, tpot = benchmarks.reported(benchmarks.play(system, isl, osl, 0.8, load), benchmarks.DEFAULT)
         answer = 0.9 * osl

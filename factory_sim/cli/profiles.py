@@ -122,6 +122,9 @@ def estimate(
         str, typer.Option(help="Requests in flight on one instance, separated by commas.")
     ] = "1,4,16,64,256",
     as_of: Annotated[str | None, typer.Option("--as-of", metavar="DATE", help="Date of the software.")] = None,
+    like: Annotated[
+        str | None, typer.Option("--like", metavar="GPU", help="Measured GPU whose efficiencies to take.")
+    ] = None,
     as_json: AsJson = False,
     folder: Folder = None,
 ) -> None:
@@ -135,7 +138,7 @@ def estimate(
         raise ProfileError(f"--concurrency: '{concurrency}' is not a list of whole numbers; e.g. 1,4,16") from None
     found = estimate_table(
         model, gpu, engine, precision, parallelism, speculation=speculation, isl=isl, osl=osl, concurrency=loads,
-        as_of=as_of, folder=folder,
+        as_of=as_of, predecessor=like, folder=folder,
     )  # fmt: skip
     if as_json:
         _dump(found.to_dict("records"))

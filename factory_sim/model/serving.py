@@ -18,6 +18,7 @@ from factory_sim.errors import CapacityError, ProfileError, closest
 from factory_sim.inputs import catalog, profiles
 from factory_sim.inputs.parallelism import Layout, WorkerLayout, parse_parallelism
 from factory_sim.model import step_time, trust
+from factory_sim.model.hardware import sheet_range, stand_in
 
 
 @dataclass(frozen=True)
@@ -198,6 +199,7 @@ def serving_system(
     max_batched_tokens: int | None = None,
     kv_cache_tokens: int | None = None,
     origin: str = "InferenceX",
+    predecessor: str | None = None,
     folder=None,
 ) -> ServingSystem:
     """Return one instance of a system, measured or not, with the step costs that calibration gives it.
@@ -206,7 +208,9 @@ def serving_system(
     picks the software: the last measured month of this engine not after it (the newest without). `concurrency` is the
     number of requests in flight on one instance that the frontend's delay is stated for, `load` the (isl, osl, requests
     in flight) that trust is judged for (within the measured range when left out). The settings of the engine
-    (`data/profiles/engines.csv`) can be overridden. `folder` holds other profiles than the packaged ones.
+    (`data/profiles/engines.csv`) can be overridden. `predecessor` is the measured GPU whose efficiencies stand for
+    `gpu`; a GPU that was never measured has one in a table (`hardware.py`) and is "estimated". `folder` holds other
+    profiles than the packaged ones.
 
     Raises ProfileError for unknown names and a short form that no engine could start, CapacityError where the weights leave no room for KV cache.
     """
@@ -215,17 +219,16 @@ def serving_system(
     if precision not in PRECISIONS:
         raise ProfileError(f"precision '{precision}' is not known{closest(precision, PRECISIONS)}")
     effects = profiles.effects(folder)
-    date = _software_date(effects, spec.name, hardware.name, settings.name, as_of)
+    like = stand_in(hardware.name, effects.known("gpu"), predecessor)
+    date = _software_date(effects, spec.name, like or hardware.name, settings.name, as_of)
     parameters = {
         worker.role: effects.parameters(
-            worker_keys(spec.name, hardware.name, settings.name, precision, worker, speculation, date, origin)
+            worker_keys(spec.name, like or hardware.name, settings.name, precision, worker, speculation, date, origin)
         )
         for worker in layout.workers
     }
-    rung = trust.rung(
-        spec.name, hardware.name, settings.name, precision, layout, speculation, load, folder
-    )
-    band = trust.band(rung, layout.pooled, folder)
+    measured = (spec.name, hardware.name, settings.name, precision, layout, speculation, load, folder)
+    band = trust.band(rung := trust.rung(*measured) if like is None else "gpu", layout.pooled, folder)
     system = assemble(
         spec.name,
         hardware.name,
@@ -239,7 +242,14 @@ def serving_system(
         max_batched_tokens=max_batched_tokens,
         kv_cache_tokens=kv_cache_tokens,
     )
-    return replace(system, trust=trust.RUNGS[rung], ttft_band=band.ttft, tpot_band=band.tpot)
+    low, high = sheet_range(hardware.name, precision) if like else (1.0, 1.0)
+    return replace(
+        system,
+        trust=trust.RUNGS[rung],
+        profile=f"{system.profile}.like.{like}" if like else system.profile,
+        ttft_band=(band.ttft[0] * low, band.ttft[1] * high),
+        tpot_band=(band.tpot[0] * low, band.tpot[1] * high),
+    )
 
 
 def _buildable(parallelism: str, spec: catalog.ModelSpec) -> Layout:

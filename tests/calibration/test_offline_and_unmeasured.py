@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from factory_sim.calibration.offline import offline_checks, offline_summary, parallelism, saturated_tokens_per_s
-from factory_sim.calibration.whatif import predecessors, sheet_range, whatif_system
 from factory_sim.engine.kernel import play_closed_loop
 from factory_sim.errors import FactorySimError, ProfileError
 from factory_sim.inputs import catalog
+from factory_sim.model.hardware import predecessors, sheet_range
 from factory_sim.model.serving import serving_system
 
 
@@ -48,7 +48,7 @@ def test_printed_parallelism_is_read_or_refused():
 
 def test_new_hardware_is_an_estimate_with_a_wide_band_and_faster_where_its_sheet_is():
     old = serving_system("DeepSeek-R1", "gb300", "trtllm", "fp4", "tp8ep8dpaT")
-    new = whatif_system("DeepSeek-R1", "vr200", "trtllm", "fp4", "tp8ep8dpaT")
+    new = serving_system("DeepSeek-R1", "vr200", "trtllm", "fp4", "tp8ep8dpaT")
     assert new.trust == "estimated"
     assert new.tpot_band[1] / new.tpot_band[0] > old.tpot_band[1] / old.tpot_band[0]
     assert new.workers[0].step.base_s[512] < old.workers[0].step.base_s[512]
@@ -60,10 +60,10 @@ def test_new_hardware_is_an_estimate_with_a_wide_band_and_faster_where_its_sheet
 def test_every_predecessor_is_measured_and_odd_questions_are_errors():
     for name, source in predecessors().items():
         assert catalog.gpu(name).name == name
-        assert whatif_system("Llama-3.1-8B", name, "vllm", "bf16", "tp1", predecessor=source).trust == "estimated"
-    with pytest.raises(ProfileError, match="no predecessor"):
-        whatif_system("Llama-3.1-8B", "h100", "vllm", "bf16", "tp1")
+        assert serving_system("Llama-3.1-8B", name, "vllm", "bf16", "tp1", predecessor=source).trust == "estimated"
+    assert serving_system("Llama-3.1-8B", "vr200", "vllm", "bf16", "tp1").profile.endswith(".like.gb300")
+    assert serving_system("Llama-3.1-8B", "h100", "trtllm", "bf16", "tp1").trust != "estimated"
     with pytest.raises(ProfileError, match="never measured"):
-        whatif_system("Llama-3.1-8B", "vr200", "vllm", "bf16", "tp1", predecessor="mi300x")
+        serving_system("Llama-3.1-8B", "vr200", "vllm", "bf16", "tp1", predecessor="mi300x")
     with pytest.raises(FactorySimError, match="fp9"):
-        whatif_system("Llama-3.1-8B", "vr200", "vllm", "fp9", "tp1")
+        serving_system("Llama-3.1-8B", "vr200", "vllm", "fp9", "tp1")

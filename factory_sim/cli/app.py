@@ -4,6 +4,7 @@ import typer
 
 from factory_sim.cli import books, capacity, frontier, inspect, profiles, report, schema, timeline
 from factory_sim.cli import run as run_commands
+from factory_sim.cli import statement as statements
 
 app = typer.Typer(
     name="factory-sim",
@@ -36,7 +37,7 @@ app.command("capacity")(capacity.capacity)
 app.command("frontier")(frontier.frontier)
 app.command("report")(report.report)
 app.command("timeline")(timeline.timeline)
-app.command("statement")(books.statement)
+app.command("statement")(statements.statement)
 app.command("reprice")(books.reprice)
 app.command("explain")(books.explain)
 app.command("export")(books.export)

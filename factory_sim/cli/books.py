@@ -1,4 +1,4 @@
-"""`factory-sim tokens`, `reprice`, `explain` and `export`: the money side of a run, and tokens of any content."""
+"""`factory-sim tokens`, `reprice`, `explain` and `export`: tokens of any content, and the money side of a run."""
 
 import json
 import sys
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from factory_sim.cli.printing import RunFolder, finite, plain, short
 
 _SECONDS = {"ms": 1e-3, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
 
@@ -132,9 +134,6 @@ def _print_tokens(rows: list, prices, rules: dict, as_json: bool) -> None:
         print(f"note: {rules['note']}", file=sys.stderr)
 
 
-RunFolder = Annotated[Path, typer.Argument(help="Run folder that `factory-sim run` wrote.", show_default=False)]
-
-
 def reprice(
     run: RunFolder,
     settings: Annotated[
@@ -166,8 +165,8 @@ def reprice(
     if as_json:
         records = [
             {
-                "figure": row.figure, "window": row.window, "service": row.service, "value": _finite(row.new),
-                "low": _finite(row.low), "high": _finite(row.high), "before": _finite(row.before), "unit": row.unit,
+                "figure": row.figure, "window": row.window, "service": row.service, "value": finite(row.new),
+                "low": finite(row.low), "high": finite(row.high), "before": finite(row.before), "unit": row.unit,
             }
             for row in table.itertuples()
         ]  # fmt: skip
@@ -182,116 +181,20 @@ def reprice(
         print(f"note: {note}", file=sys.stderr)
 
 
-def _finite(value: float) -> float | None:
-    return float(value) if value == value and abs(value) != float("inf") else None
-
-
-def _short(value: float) -> str:
-    """A number for a statement: cents above a thousand, four figures below."""
-    if value != value:
-        return "undefined"
-    return f"{value:,.2f}" if abs(value) >= 1000 else f"{value:,.4g}"
-
-
 def _print_repriced(table, name: str) -> None:
     print(f"{name}: new statement, whole run, all services")
     heads = ("before", "new", "low", "high", "new/before")
     print(f"{'figure':46}" + "".join(f"{head:>18}" for head in heads) + "  unit")
     for row in table[(table.window == "whole") & (table.service == "all")].itertuples():
         ratio = f"{row.new / row.before:.6g}" if row.before else ""
-        numbers = [*map(_short, (row.before, row.new, row.low, row.high)), ratio]
+        numbers = [*map(short, (row.before, row.new, row.low, row.high)), ratio]
         print(f"{row.figure:46}" + "".join(f"{number:>18}" for number in numbers) + f"  {row.unit}")
     weeks = table[table.window.str.startswith("week_") & (table.service == "all")]
     shown = ["revenue", "cost", "margin", "cost_per_million_output_tokens"]
     print("\n" + f"{'week':46}" + "".join(f"{figure:>18}" for figure in (*shown[:3], "cost/M output")))
     for week, part in weeks.groupby("window", sort=False):
         values = part.set_index("figure").new
-        print(f"{week.removeprefix('week_'):46}" + "".join(f"{_short(values[figure]):>18}" for figure in shown))
-
-
-def statement(
-    run: RunFolder,
-    period: Annotated[str, typer.Option("--period", help="hour, day, week or month.")] = "week",
-    service: Annotated[str, typer.Option("--service", help="Service, or all.")] = "all",
-    family: Annotated[str, typer.Option("--family", help="Family of models for pages, images and speech.")] = "openai",
-    margin: Annotated[
-        float | None, typer.Option("--margin", help="Gross margin (fraction) whose price factor is wanted.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
-) -> None:
-    """Print profit and loss, cash and cost of tokens by period, unit economics and worth of a run."""
-    from factory_sim.results import statement as books
-    from factory_sim.results.store import read_run
-
-    found = books.accounts(read_run(run), service)
-    table, cash, units = books.statement(found, period), books.cash(found, period), books.units(found, family)
-    costs = books.unit_costs_by_period(found, period)
-    figures = books.key_figures(found, margin)
-    if as_json:
-        answer = {
-            "schema": "factory_sim.statement/1", "service": service, "period": period,
-            "profit_and_loss": table.to_dict("records"), "cash": cash.to_dict("records"),
-            "unit_costs": _records(costs), "units": _records(units),
-            "figures": figures,
-        }  # fmt: skip
-        print(json.dumps(answer, ensure_ascii=False, indent=1))
-        return
-    _print_statement(table, service, period)
-    wide = cash.pivot(index="line", columns="period", values="usd").fillna(0.0)
-    wide = wide[list(dict.fromkeys(cash.period))].assign(total=wide.sum(axis=1))
-    _print_periods(f"cash by {period}, USD", wide)
-    names = {name: name.replace("_", " ") for name in _UNIT_COSTS}
-    _print_periods("cost of tokens, USD", costs.set_index("period")[list(names)].rename(columns=names).T)
-    print(
-        "\n" + f"{'a unit, USD':46}" + "".join(f"{head:>18}" for head in ("tokens in", "tokens out", "cost", "revenue"))
-    )
-    for row in units.itertuples():
-        numbers = (row.input_tokens, row.output_tokens, row.cost_usd, row.revenue_usd)
-        print(f"{row.unit:46}" + "".join(f"{_short(number):>18}" for number in numbers))
-    print()
-    for name, value in figures.items():
-        print(f"{name:46}{'undefined' if value is None else _short(value):>18}")
-    print("taxes are left out", file=sys.stderr)
-
-
-def _records(table) -> list[dict]:
-    return [{name: _plain(value) for name, value in row.items()} for row in table.to_dict("records")]
-
-
-_UNIT_COSTS = (
-    "cost_per_million_output_tokens",
-    "cost_per_million_tokens",
-    "attributed_cost_per_million_input_tokens",
-    "attributed_cost_per_million_output_tokens",
-    "fully_loaded_cost_per_million_input_tokens",
-    "fully_loaded_cost_per_million_output_tokens",
-    "cost_per_request",
-    "revenue_per_gpu_hour",
-    "margin_fraction",
-)
-_PERIODS_SHOWN = 11
-
-
-def _print_periods(title: str, wide) -> None:
-    """Lines down, periods across; with many periods the first eleven and the total."""
-    periods = [name for name in wide.columns if name != "total"]
-    shown = [*periods[:_PERIODS_SHOWN], *(name for name in wide.columns if name == "total")]
-    print("\n" + f"{title:46}" + "".join(f"{name:>18}" for name in shown))
-    for name, row in wide.iterrows():
-        print(f"{name:46}" + "".join(f"{_short(row[period]):>18}" for period in shown))
-    if len(periods) > _PERIODS_SHOWN:
-        print(f"({len(periods) - _PERIODS_SHOWN} more in --json)", file=sys.stderr)
-
-
-def _print_statement(table, service: str, period: str) -> None:
-    """Profit and loss with the totals of both sides."""
-    import pandas as pd
-
-    parts = []
-    for kind in ("revenue", "cost"):
-        part = table[table.kind == kind].drop(columns="kind").set_index("title")
-        parts += [part, part.sum().to_frame(f"Total {kind}").T]
-    _print_periods(f"profit and loss by {period}, {service}, USD", pd.concat(parts))
+        print(f"{week.removeprefix('week_'):46}" + "".join(f"{short(values[figure]):>18}" for figure in shown))
 
 
 def explain(
@@ -313,7 +216,7 @@ def explain(
     if as_json:
         answer = {
             "schema": "factory_sim.explain/1", "figure": figure, "window": window, "service": service,
-            "summary": {key: _plain(value) for key, value in (found.summary or {}).items()}, "tree": _node(found.root),
+            "summary": {key: plain(value) for key, value in (found.summary or {}).items()}, "tree": _node(found.root),
             "shares": found.shares, "share_on_assumptions": found.shares.get("assumption", 0.0), "trust": found.trust,
             "variance": split,
             "warnings": found.warnings,
@@ -343,14 +246,10 @@ def explain(
         print(f"warning: {warning}", file=sys.stderr)
 
 
-def _plain(value):
-    return _finite(value) if isinstance(value, float) else value
-
-
 def _node(node) -> dict:
     entry = {
         "label": node.label,
-        "value": _finite(node.value),
+        "value": finite(node.value),
         "unit": node.unit,
         "formula": node.formula,
         "trust": node.trust,
@@ -358,7 +257,7 @@ def _node(node) -> dict:
     if node.row is not None:
         row = node.row
         entry |= {
-            "quantity": _finite(node.quantity), "price": row.value, "price_unit": row.unit, "source": row.source,
+            "quantity": finite(node.quantity), "price": row.value, "price_unit": row.unit, "source": row.source,
             "as_of": row.as_of, "basis": row.basis, "class": row.trust, "note": row.note,
         }  # fmt: skip
     return entry | {"children": [_node(child) for child in node.children]}

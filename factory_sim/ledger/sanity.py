@@ -18,6 +18,8 @@ from factory_sim.ledger.plans import check_plan_names, plans_of, token_rows
 from factory_sim.ledger.promises import column_names, latency_promises
 from factory_sim.units import DAY_S, HOUR_S
 
+SPOT = "-spot"
+"""End of the names of stages that hold spot capacity."""
 STALE_AFTER = timedelta(days=365)
 """Prices older than this at the start of the scenario are called stale."""
 
@@ -68,6 +70,13 @@ def rehearse(money: Money, fleet: Sequence[tuple[str, str, str]], start: datetim
     for name in money.costs.compute_by_stage:
         if name not in stages:
             raise PriceError(f"money.costs.compute_by_stage.{name}: no stage of this name{closest(name, stages)}")
+    for service, stage, gpu in fleet:
+        terms = tariffs.compute_terms(money, gpu, stage)
+        if stage.endswith(SPOT) and not (isinstance(terms, Rent) and terms.term_years == 0):
+            raise PriceError(
+                f"money.costs.compute: spot capacity of service '{service}' comes and goes, so it is rented without a "
+                f"term; add compute_by_stage: {{{stage}: {{kind: rent, ...}}}}"
+            )
     days = np.arange(max(math.ceil(duration_days), 1))
     service, stage, gpu = (np.repeat([entry[place] for entry in fleet], len(days)) for place in range(3))
     start_s = np.minimum(np.tile(days * DAY_S, len(fleet)), max(duration_days * DAY_S - HOUR_S, 0.0))

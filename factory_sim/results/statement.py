@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from factory_sim.errors import RunError, closest
-from factory_sim.ledger.accounts import line_title, statement_titles
+from factory_sim.inputs.prices import price_book
+from factory_sim.ledger.accounts import NANO, line_title, statement_titles
 from factory_sim.ledger.entries import Calendar
 from factory_sim.ledger.postings import Books, keep_books
 from factory_sim.ledger.promises import with_promises
 from factory_sim.ledger.statements import kinds, profit_and_loss, totals, unit_costs, with_period
+from factory_sim.ledger.tariffs import priced
 from factory_sim.ledger.units import content_units, power_figures, traffic_units, unit_economics
 from factory_sim.ledger.worth import (
     break_even_day,
@@ -20,12 +22,13 @@ from factory_sim.ledger.worth import (
     break_even_utilisation,
     cash_by_period,
     cash_flows,
+    cost_against_load,
     lost_sales,
     price_factor_for_margin,
     worth,
 )
 from factory_sim.results.reprice import RunTerms, run_terms
-from factory_sim.units import MILLION
+from factory_sim.units import HOUR_S, MILLION
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,23 +108,86 @@ def unit_costs_by_period(found: Accounts, period: str = "week") -> pd.DataFrame:
     return table.rename_axis("period").reset_index()
 
 
-def units(found: Accounts, family: str = "openai", requests_per_conversation: float = 4.0) -> pd.DataFrame:
+def units(
+    found: Accounts,
+    family: str = "openai",
+    requests_per_conversation: float = 4.0,
+    requests_per_task: float = 20.0,
+) -> pd.DataFrame:
     """Cost, revenue and margin of a request, conversation, task, user, page, image, minute of audio, second of video.
 
     Revenue is at the mean price that an input and an output token really fetched, discounts and cached prices included.
     """
     figures = unit_costs(found.windows, found.books.postings).iloc[0]
-    users = found.terms.money.users
-    traffic = traffic_units(figures, users * found.replications if users else None, requests_per_conversation)
     sold = profit_and_loss(found.books.postings)
+    return _units(found, figures, sold, family, requests_per_conversation, requests_per_task)
+
+
+def units_by_period(
+    found: Accounts,
+    period: str = "week",
+    family: str = "openai",
+    requests_per_conversation: float = 4.0,
+    requests_per_task: float = 20.0,
+) -> pd.DataFrame:
+    """As ``units`` in each period: column ``period``, then those of ``units``."""
+    import pandas as pd
+
+    costs = unit_costs_by_period(found, period).set_index("period")
+    sold = profit_and_loss(with_period(found.books.postings, period, found.calendar), ["period"])
+    sold["period"] = [_period_name(found, period, number) for number in sold.period]
+    parts = []
+    for name, figures in costs.iterrows():
+        own = sold[sold.period == name]
+        table = _units(found, figures, own, family, requests_per_conversation, requests_per_task)
+        parts.append(table.assign(period=name)[["period", *table.columns]])
+    return pd.concat(parts, ignore_index=True)
+
+
+def _units(
+    found: Accounts, figures: pd.Series, sold: pd.DataFrame, family: str, per_conversation: float, per_task: float
+) -> pd.DataFrame:
+    users = found.terms.money.users
+    traffic = traffic_units(figures, users * found.replications if users else None, per_conversation, per_task)
+    return unit_economics(figures, traffic + content_units(family), mean_prices(figures, sold))
+
+
+def mean_prices(figures: pd.Series, sold: pd.DataFrame) -> tuple[float, float]:
+    """USD per million input and output tokens really fetched; ``sold`` is the profit and loss."""
     by_line = sold[sold.kind == "revenue"].groupby("line", observed=True).usd.sum()
     usd_in = by_line.get("input_tokens", 0.0) + by_line.get("cached_input_tokens", 0.0)
     usd_out = by_line.get("output_tokens", 0.0) + by_line.get("reasoning_tokens", 0.0)
-    price = tuple(
-        usd / tokens * MILLION if tokens else 0.0
-        for usd, tokens in ((usd_in, figures.input_tokens), (usd_out, figures.output_tokens))
-    )
-    return unit_economics(figures, traffic + content_units(family), price)
+    sides = ((usd_in, figures.input_tokens), (usd_out, figures.output_tokens))
+    return tuple(float(usd / tokens * MILLION) if tokens else 0.0 for usd, tokens in sides)
+
+
+def margins(found: Accounts) -> pd.DataFrame:
+    """Gross margin by service, by plan and by group of customers: level, name, customers, revenue_usd, cost_usd,
+    margin_usd, margin_fraction (means over replications).
+
+    A group of customers bears its share of its service's costs, as of its tokens; a plan what its users bear. What no
+    service uses (training jobs, spares) has a line where it costs.
+    """
+    import pandas as pd
+
+    money = found.terms.money
+    sums = totals(found.books.postings, ["service"]) / found.replications
+    groups = customer_margins(found) if found.books.invoices is not None else None
+    rows, plans = [], {}
+    for service, own in sums.iterrows():
+        rows.append(["service", str(service) or "(none)", 1, own.revenue, own.cost])
+        if groups is None or str(service) not in set(groups.service):
+            plan = str(service) if service in money.plans else "all" if "all" in money.plans and own.revenue else ""
+            plans.setdefault(plan, []).append((own.revenue, own.cost))
+    for group in groups.itertuples() if groups is not None else ():
+        plans.setdefault(group.plan, []).append((group.revenue_usd, group.cost_usd))
+    rows += [["plan", name, 1, *map(sum, zip(*parts))] for name, parts in plans.items() if name]
+    if groups is not None:
+        rows += [["customers", g.group, g.customers, g.revenue_usd, g.cost_usd] for g in groups.itertuples()]
+    table = pd.DataFrame(rows, columns=["level", "name", "customers", "revenue_usd", "cost_usd"])
+    table["margin_usd"] = table.revenue_usd - table.cost_usd
+    table["margin_fraction"] = table.margin_usd / table.revenue_usd.where(table.revenue_usd != 0)
+    return table
 
 
 def customer_margins(found: Accounts) -> pd.DataFrame:
@@ -132,7 +198,8 @@ def customer_margins(found: Accounts) -> pd.DataFrame:
 
     if found.books.invoices is None:
         raise RunError("the scenario tells no customers apart; add money.customers")
-    invoiced = found.books.invoices.groupby("group").usd.sum() / found.replications
+    scale = found.terms.money.scale
+    invoiced = found.books.invoices.groupby("group").usd.sum() / found.replications * scale.prices * scale.sales
     cost = totals(found.books.postings, ["service"]).cost / found.replications
     rows = []
     for group in found.terms.money.customers:
@@ -146,40 +213,90 @@ def customer_margins(found: Accounts) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def key_figures(found: Accounts, margin_fraction: float | None = None) -> dict[str, float | None]:
+LOADS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+
+def load_curve(found: Accounts, loads: tuple[float, ...] = LOADS) -> pd.DataFrame:
+    """The penalty of idle capacity: load, usd_per_million_output_tokens.
+
+    The mix of tokens stays and tokens follow load (busy GPU-hours over paid ones), so fixed costs fall as 1/load and
+    costs that follow tokens stay. Undefined where the run made no tokens.
+    """
+    import pandas as pd
+
+    sums, utilisation = totals(found.books.postings).iloc[0] / found.replications, _utilisation(found.windows)
+    variable = _variable_usd(found)
+    tokens = float(found.windows.output_tokens.sum()) / found.replications
+    hours = float(found.windows.end_s.max() - found.windows.start_s.min()) / HOUR_S
+    if not tokens or not utilisation:
+        return pd.DataFrame({"load": loads, "usd_per_million_output_tokens": float("nan")})
+    fixed = cost_against_load((sums.cost - variable) / hours, tokens / utilisation / hours, loads)
+    return pd.DataFrame({"load": loads, "usd_per_million_output_tokens": fixed + variable / tokens * MILLION})
+
+
+def _utilisation(windows: pd.DataFrame) -> float:
+    """Busy part of the GPU-hours that were paid."""
+    paid = float(windows.gpu_hours.sum())
+    busy = windows.busy_fraction * (windows.gpu_hours - windows.gpu_hours_down)
+    return float(busy.sum()) / paid if paid else 0.0
+
+
+def _variable_usd(found: Accounts) -> float:
+    """Costs that follow tokens, mean over replications."""
+    postings = found.books.postings
+    variable = postings[(kinds(postings) == "cost") & postings.line.isin(VARIABLE_LINES).to_numpy()]
+    return float(variable.amount_nusd.sum()) / NANO / found.replications
+
+
+def key_figures(found: Accounts, margin_fraction: float | None = None) -> dict[str, float | str | None]:
     """NPV, IRR, payback, break-even utilisation, lost sales, revenue per GPU-hour and MW-year, and training break-even.
 
     Medians over replications; None where undefined. ``margin_fraction`` adds the factor on sales prices that would
-    give that gross margin at unchanged demand.
+    give that gross margin at unchanged demand, and the mean prices of input and output tokens that it makes.
     """
     postings, windows, money = found.books.postings, found.windows, found.terms.money
     table = worth(cash_flows(windows, postings, money), money.discount_per_year)
-    sums = totals(postings).iloc[0] / found.replications
-    variable = postings[(kinds(postings) == "cost") & postings.line.isin(VARIABLE_LINES).to_numpy()]
-    variable_usd = float(variable.amount_nusd.sum()) / 1e9 / found.replications
-    busy = windows.busy_fraction * windows.gpu_hours
-    utilisation = float(busy.sum() / windows.gpu_hours.sum()) if windows.gpu_hours.sum() else 0.0
+    sums, utilisation = totals(postings).iloc[0] / found.replications, _utilisation(windows)
     figures, lost = unit_costs(windows, postings).iloc[0], lost_sales(windows, postings)
-    hours = float(windows.end_s.max() - windows.start_s.min()) / 3600
-    result: dict[str, float | None] = {
+    hours = float(windows.end_s.max() - windows.start_s.min()) / HOUR_S
+    result: dict[str, float | str | None] = {
         "npv_usd": _median(table.npv_usd),
         "irr_per_year": _median(table.irr_per_year),
         "payback_years": _median(table.payback_years),
-        "break_even_utilisation": _known(break_even_utilisation(utilisation, sums.revenue, sums.cost, variable_usd)),
+        "utilisation": utilisation,
+        "break_even_utilisation": _known(
+            break_even_utilisation(utilisation, sums.revenue, sums.cost, _variable_usd(found))
+        ),
         "lost_sales_usd": _known(float(lost.lost_sales_usd.sum()) / found.replications),
         "lost_sales_to_user_limits_usd": _known(float(lost.lost_to_user_limits_usd.sum()) / found.replications),
         **{name: _known(value) for name, value in power_figures(figures / found.replications, hours).items()},
     }
-    invested = sum(run.price.value for run in money.costs.training)
-    if invested:
-        tokens = (figures.input_tokens + figures.output_tokens) / found.replications
-        training = postings[(postings.line == "training").to_numpy()]
-        spread = float(training.amount_nusd.sum()) / 1e9 / found.replications
-        result["break_even_tokens"] = _known(break_even_tokens(invested, sums.revenue, sums.cost - spread, tokens))
-        result["break_even_day"] = break_even_day(postings, invested, found.terms.start)[0]
+    result |= _training_figures(found, sums, float(figures.input_tokens + figures.output_tokens) / found.replications)
     if margin_fraction is not None:
-        result["price_factor_for_margin"] = price_factor_for_margin(sums.revenue, sums.cost, margin_fraction)
+        factor = float(price_factor_for_margin(sums.revenue, sums.cost, margin_fraction))
+        prices = mean_prices(figures, profit_and_loss(postings))
+        result["price_factor_for_margin"] = factor
+        for side, price in zip(("input", "output"), prices):
+            result[f"{side}_usd_per_million_for_margin"] = price * factor
     return result
+
+
+def _training_figures(found: Accounts, sums: pd.Series, tokens: float) -> dict[str, float | str | None]:
+    """When the margin has paid for the training runs: tokens, day of the scenario, and date."""
+    postings, money = found.books.postings, found.terms.money
+    invested = sum(
+        priced(run.price, f"training/{run.name}", "run", money, price_book()).value for run in money.costs.training
+    )
+    if not invested:
+        return {}
+    training = postings[(postings.line == "training").to_numpy()]
+    spread = float(training.amount_nusd.sum()) / NANO / found.replications
+    day, on = break_even_day(postings, invested, found.terms.start)
+    return {
+        "break_even_tokens": _known(break_even_tokens(invested, sums.revenue, sums.cost - spread, tokens)),
+        "break_even_day": day,
+        "break_even_date": None if on is None else str(on),
+    }
 
 
 def _known(value: float) -> float | None:

@@ -19,6 +19,7 @@ from factory_sim.inputs.money import Money
 from factory_sim.ledger.bands import draw_prices, vintages, with_vintage
 from factory_sim.ledger.postings import post
 from factory_sim.ledger.promises import with_promises
+from factory_sim.ledger.sanity import SPOT
 from factory_sim.ledger.statements import totals
 from factory_sim.results.explain import RATIOS, picked, span_names
 from factory_sim.results.reprice import run_terms
@@ -48,7 +49,6 @@ _DRAWN = {
     "profile error": "profile_error", "profile error of TTFT": "profile_error_ttft", "demand forecast": "demand_forecast",
 }  # fmt: skip
 """Sources by their name in the table of draws."""
-_SPOT = "-spot"
 _PRICE_DRAWS = 32
 _LATENCY = ("ttft", "e2e", "slo_attainment")
 """Figures that the error of TTFT moves beside that of the step times."""
@@ -208,7 +208,7 @@ def _draw(draws: pd.DataFrame, source: str, service: str, stage: str, replicatio
     """What each replication drew for a stage of a service (or its demand); zeros where nothing was drawn."""
     own = draws[(draws.source == _DRAWN[source]) & (draws.service == service)]
     if source != "demand forecast":
-        own = own[own.stage == stage.removesuffix(_SPOT)]
+        own = own[own.stage == stage.removesuffix(SPOT)]
     return own.set_index("replication").value.reindex(replications).fillna(0.0).to_numpy(float)
 
 

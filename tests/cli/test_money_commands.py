@@ -7,6 +7,7 @@ import typer
 from typer.testing import CliRunner
 
 from factory_sim.cli import books
+from factory_sim.cli import statement as statements
 from factory_sim.errors import FactorySimError
 from tests.made_up_run import store
 
@@ -19,7 +20,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def app():
     app = typer.Typer()
-    for command in (books.tokens, books.reprice, books.explain, books.statement, books.export):
+    for command in (books.tokens, books.reprice, books.explain, statements.statement, books.export):
         app.command(command.__name__)(command)
     return app
 
@@ -82,6 +83,18 @@ def test_statement_by_day(app, folder):
         assert words in shown
     answer = json.loads(call(app, "statement", folder, "--json").stdout)
     assert answer["figures"]["irr_per_year"] is None or isinstance(answer["figures"]["irr_per_year"], float)
+    assert {row["period"] for row in answer["units_by_period"]} == {"week 1", "week 2"}
+    assert [row["load"] for row in answer["cost_against_load"]][::11] == [0.02, 1.0]
+
+
+def test_cost_against_load_is_drawn_and_nothing_written_over(app, folder, tmp_path):
+    path = tmp_path / "load.svg"
+    call(app, "statement", folder, "--chart", path)
+    drawn = path.read_bytes()
+    assert drawn.startswith(b"<?xml")
+    with pytest.raises(FactorySimError, match="already there"):
+        call(app, "statement", folder, "--chart", path)
+    assert path.read_bytes() == drawn
 
 
 def test_export_writes_and_says_where(app, folder, tmp_path):
@@ -100,6 +113,7 @@ def test_export_writes_and_says_where(app, folder, tmp_path):
         (["explain", "RUN", "revenu"], "did you mean 'revenue'"),
         (["reprice", "RUN", "--scale", "prices"], "name=factor"),
         (["statement", "RUN", "--period", "year"], "hour, day, week, month"),
+        (["statement", "RUN", "--chart", "a.jpg"], r"ends in \.svg or \.png"),
         (["export", "RUN"], "nothing to write"),
         (["export", "nowhere", "--xlsx", "a.xlsx"], "no such run"),
     ],

@@ -97,3 +97,13 @@ def test_sound_terms_can_be_rehearsed():
 def test_wrong_terms_are_found_before_anything_is_played(money, message):
     with pytest.raises(PriceError, match=message):
         rehearsed(**money)
+
+
+def test_spot_capacity_is_not_owned_nor_committed():
+    fleet = [*FLEET, ("chat", "old-spot", "h200")]
+    for compute in ({"kind": "own"}, {"term_years": 1}):
+        money = Money.model_validate({"costs": {"compute": compute}})
+        with pytest.raises(PriceError, match=r"compute_by_stage: \{old-spot"):
+            rehearse(money, fleet, _moment(AT), 1.0)
+        rented = {"compute": compute, "compute_by_stage": {"old-spot": {}}}
+        rehearse(Money.model_validate({"costs": rented}), fleet, _moment(AT), 1.0)

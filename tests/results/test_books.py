@@ -19,9 +19,12 @@ from factory_sim.results.statement import (
     cash,
     customer_margins,
     key_figures,
+    load_curve,
+    margins,
     statement,
     unit_costs_by_period,
     units,
+    units_by_period,
 )
 from factory_sim.results.store import read_run, write_run
 from factory_sim.results.workbook import write_tables, write_workbook
@@ -339,7 +342,7 @@ def test_cash_under_rent_is_the_margin(run):
         2 * table[table.kind == "cost"].total.sum() / table[table.kind == "revenue"].total.sum()
     )
     assert figures["lost_sales_usd"] == 0
-    busy = 0.5
+    busy = 0.5 * 7.9 / 8  # of the hours paid, down ones included
     ratio = table[table.kind == "cost"].total.sum() / table[table.kind == "revenue"].total.sum()
     assert figures["break_even_utilisation"] == pytest.approx(busy * ratio)
 
@@ -371,6 +374,63 @@ def test_customers_of_a_stored_run(tmp_path, run):
         customer_margins(accounts(run))
 
 
+def test_margins_by_service_plan_and_customers_each_add_up(tmp_path, run):
+    groups = [
+        {"name": "many", "service": "chat", "share": 0.75, "count": 3},
+        {"name": "one", "service": "chat", "share": 0.25, "plan": "deal"},
+    ]
+    plans = MONEY["plans"] | {"deal": {"output_usd_per_million": 1.0}}
+    found = accounts(store(tmp_path / "run", {"plans": plans, "customers": groups, "scale": {"prices": 2}}))
+    table = margins(found)
+    whole = statement(found).groupby("kind").total.sum()
+    for level in ("service", "plan"):
+        own = table[table.level == level]
+        assert own.revenue_usd.sum() == pytest.approx(whole["revenue"])
+        assert own.cost_usd.sum() == pytest.approx(whole["cost"])
+    assert table[table.level == "plan"].name.tolist() == ["code", "chat", "deal"]
+    chat = table[(table.level == "service") & (table.name == "chat")].iloc[0]
+    customers = table[table.level == "customers"]
+    assert customers.customers.tolist() == [3, 1]
+    assert customers.revenue_usd.sum() == pytest.approx(chat.revenue_usd)
+    assert margins(accounts(run)).level.tolist() == ["service", "service", "plan", "plan"]
+
+
+def test_cost_follows_one_over_the_load_where_all_cost_is_fixed(run):
+    found = accounts(run)
+    curve = load_curve(found)
+    per_million = explain(run, "cost_per_million_output_tokens").root.value
+    utilisation = key_figures(found)["utilisation"]
+    product = (curve.usd_per_million_output_tokens * curve.load).to_numpy()
+    assert product == pytest.approx(np.full(len(curve), per_million * utilisation))
+
+
+def test_costs_that_follow_tokens_do_not_fall_with_load(tmp_path):
+    egress = {"value": 1000.0, "unit": "USD/GB", "as_of": "2026-10-01", "source": "test"}
+    plain_run, with_egress = store(tmp_path / "a"), store(tmp_path / "b", MONEY | {"costs": {"egress": egress}})
+    more = [load_curve(accounts(r)).usd_per_million_output_tokens for r in (plain_run, with_egress)]
+    assert (more[1] - more[0]).to_numpy() == pytest.approx(40.0 * 1e6 / 1e9 * 1000, rel=1e-6)
+
+
+def test_prices_for_a_margin_give_it(run):
+    figures = key_figures(accounts(run), margin_fraction=0.5)
+    factor = figures["price_factor_for_margin"]
+    again = reprice(run, scales=[f"sales={factor!r}"])
+    assert value(again.after, "gross_margin") == pytest.approx(0.5, abs=0.01)
+    assert figures["output_usd_per_million_for_margin"] > figures["input_usd_per_million_for_margin"] > 0
+
+
+@pytest.mark.parametrize("period", ["day", "week", "month"])
+def test_units_of_each_period_cost_its_bill(run, period):
+    found = accounts(run)
+    table = units_by_period(found, period)
+    requests = unit_costs_by_period(found, period).set_index("period").requests_completed
+    own = table[table.unit == "request"].set_index("period")
+    bill = statement(found, period)
+    for kind, column in (("cost", "cost_usd"), ("revenue", "revenue_usd")):
+        expected = bill[bill.kind == kind].drop(columns=["kind", "title", "total"]).sum()
+        assert (own[column] * requests / 2).to_dict() == pytest.approx(expected.to_dict())
+
+
 @pytest.mark.parametrize("period", ["day", "week", "month"])
 def test_cash_and_unit_costs_by_period(run, period):
     found = accounts(run)
@@ -391,6 +451,7 @@ def test_a_training_run_has_its_break_even(tmp_path):
     money["plans"] = {"chat": {"output_usd_per_million": 20.0}, "code": {"output_usd_per_million": 20.0}}
     figures = key_figures(accounts(store(tmp_path / "run", money)))
     assert 0 < figures["break_even_day"] < 8
+    assert "2026-11-02" <= figures["break_even_date"] <= "2026-11-10"
     assert figures["break_even_tokens"] > 0
 
 

@@ -11,7 +11,7 @@ from factory_sim.model.serving import ServingSystem, decode_steps
 from factory_sim.streams import stream
 
 DEFAULT = ("mean", "mean")
-"""What was published as (TTFT, TPOT): the mean over requests for every origin, which leaves the smallest errors."""
+"""What was published as (TTFT, TPOT): the mean over requests, for every origin; medians fit the packaged rows worse."""
 ROUNDS = 10
 """Requests of a run over its concurrency."""
 

@@ -181,7 +181,7 @@ def crossvalidate(
     as_json: AsJson = False,
 ) -> None:
     """Leave out, refit, predict: the accuracy table of the documentation, and the bands of each rung of trust."""
-    from factory_sim.calibration.accuracy import SCHEMES, accuracy_table, band_table
+    from factory_sim.calibration.accuracy import SCHEMES, SHIPPED, accuracy_table, band_table
     from factory_sim.calibration.accuracy import crossvalidate as leave_out
 
     def progress(name: str, done: int, of: int) -> None:
@@ -191,12 +191,41 @@ def crossvalidate(
     table = accuracy_table(residuals)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        for name, frame in (("residuals", residuals), ("accuracy", table), ("bands", band_table(residuals))):
+        for name, frame in (("residuals", residuals[list(SHIPPED)]), ("accuracy", table), ("bands", band_table(residuals))):
             frame.to_csv(out / f"{name}.csv", index=False, float_format="%.5g", lineterminator="\n")
     if as_json:
         _dump(table.to_dict("records"))
     else:
         _print(table, "Errors of left-out rows, per cent; coverage of the P10-P90 bands")
+
+
+@app.command()
+def selfcheck(
+    write: Annotated[
+        Path | None, typer.Option("--write", metavar="FILE", help="Write the table instead of comparing with it.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Refit a small sample and compare its errors, and what they depend on, with the committed table."""
+    from factory_sim.calibration import selfcheck as check
+
+    found = check.measure()
+    if write is not None:
+        check.write(found, write)
+        print(f"{write} written", file=sys.stderr)
+    told = [] if write is not None else check.complaints(found, check.committed())
+    if as_json:
+        _dump({"sample": found, "complaints": told})
+    else:
+        for row in found:
+            print(
+                f"{row['mode']} {row['metric']}: {row['runs']} runs left out, median error {row['median_percent']} %, "
+                f"mean {row['mean_percent']} %"
+            )
+    for line in told:
+        print(f"error: {line}", file=sys.stderr)
+    if told:
+        raise typer.Exit(1)
 
 
 @app.command("import")

@@ -1,5 +1,6 @@
 """Measured benchmark runs: the packaged table and users' own files with the same columns, in base units."""
 
+import re
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
@@ -54,7 +55,7 @@ def normalise(table: "pd.DataFrame") -> "pd.DataFrame":
         raise MeasurementError(f"columns missing: {', '.join(missing)}; needed: {', '.join(REQUIRED)}")
     out = pd.DataFrame(index=pd.RangeIndex(len(table)))
     for name in ("measurement_id", "group_id", "origin", "measured_on", "backend_version", "spec_decoding", "flags",
-                 "length_distribution", "source", *CONFIGURATION):  # fmt: skip
+                 "length_distribution", "load", "source", *CONFIGURATION):  # fmt: skip
         column = table[name] if name in table else pd.Series([""] * len(table))
         out[name] = column.astype("object").where(column.notna(), "").astype(str).str.strip().to_numpy(dtype=object)
     out["spec_decoding"] = out.spec_decoding.replace("", "unknown" if "spec_decoding" in table else "none")
@@ -85,18 +86,31 @@ def _switch(value) -> float:
     return 0.0 if text in ("false", "0", "0.0", "f", "no") else float("nan")
 
 
+UNPUBLISHED_LOW_FRACTION = 0.5
+"""Shortest over longest length that is played where the spread is not published."""
+
+
+def _low_fraction(told: str, origin: str) -> float:
+    """Shortest over longest length: `fixed`, `uniform[x*L,L]`, InferenceX's own where it is not told, else unpublished."""
+    if told == "fixed":
+        return 1.0
+    if match := re.match(r"uniform\[\s*([\d.]+)\s*\*\s*L", told):
+        return float(match[1])
+    return 0.8 if told == "" and origin in ("InferenceX", "") else UNPUBLISHED_LOW_FRACTION
+
+
 def _lengths(out: "pd.DataFrame") -> None:
     """Mean lengths, and the longest and shortest to play.
 
     Uniform in [0.8 L, L] for InferenceX. NVIDIA's sweeps do not publish a spread; equal lengths would keep requests in
-    lockstep, and cross-validation prefers a wide spread around the nominal length: uniform in [2/3 L, 4/3 L].
+    lockstep, which fits their TTFT worse, so a wide spread around the nominal length is played: uniform in
+    [2/3 L, 4/3 L].
     """
-    published = out.length_distribution.str.startswith("uniform") | (
-        (out.length_distribution == "") & (out.origin.isin(["InferenceX", ""]))
-    )
-    out["low_fraction"] = published.map({True: 0.8, False: 0.5})
+    out["low_fraction"] = [_low_fraction(*pair) for pair in zip(out.length_distribution, out.origin)]
+    nominal_is_mean = out.low_fraction == UNPUBLISHED_LOW_FRACTION
     for mean, listed in (("mean_input_tokens", "isl"), ("mean_output_tokens", "osl")):
-        out[mean] = out[mean].fillna(out[listed] * published.map({True: 0.9, False: 1.0}))
+        share = ((1 + out.low_fraction) / 2).mask(nominal_is_mean, 1.0)
+        out[mean] = out[mean].fillna(out[listed] * share)
         out[listed + "_longest"] = (out[mean] * 2 / (1 + out.low_fraction)).round()
 
 
@@ -137,7 +151,10 @@ def _problems(out: "pd.DataFrame") -> list[str]:
                    "decode_dp_attention"),
     }  # fmt: skip
     columns = {name: out[name].to_numpy() for name in ("isl", "osl", "concurrency", *need["agg"], *need["disagg"])}
-    for row, mode in enumerate(out["mode"]):
+    for row, (mode, load) in enumerate(zip(out["mode"], out["load"])):
+        if load == "open":
+            reasons[row] = "load: open (requests at a rate); only closed-loop runs (a fixed concurrency) are played"
+            continue
         if mode not in need:
             reasons[row] = f"mode '{mode}' is not known; use agg or disagg"
             continue

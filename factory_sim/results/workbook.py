@@ -1,8 +1,9 @@
 """The finance pack: a workbook whose statements follow from prices and quantities by live formulas, or plain tables.
 
 Quantities are means over replications, by week, service, stage, line and use. A price that was derived (an annuity per
-GPU-hour) is a formula on the price it came from. Top-ups to minimum bills, shortfalls of commitments and credits stay
-proportional to their price: they are not settled anew in the workbook.
+GPU-hour) is a formula on the price it came from. Service credits are a formula on the sales of their service. Top-ups to
+minimum bills and shortfalls of commitments were settled bill by bill in the run; they stay in proportion to their own
+price and are marked so.
 """
 
 from __future__ import annotations
@@ -67,7 +68,9 @@ def pack(run: StoredRun) -> Pack:
         "compute": ", ".join(basis),
         "energy": "a cost where machines are owned, else contained in the rent",
         "taxes": "left out",
-        "top-ups and credits": "proportional to their price; minimums and thresholds are not settled anew here",
+        "live": "every amount in Quantities is quantity x price; service credits are a share of their service's sales",
+        "not live": "top-ups to minimums and shortfalls of commitments (column Amount is: settled in the run); which "
+        "tokens fall into which volume tier or allowance; demand (what was served does not answer to a price here)",
     }
     return Pack(facts, _with_bases(books.rows), _quantities(books, count), traffic.reset_index())
 
@@ -148,7 +151,7 @@ def _workbook(content: Pack):
     _check_sheet(book.create_sheet("Check"), content, rows)
     for page in book.worksheets:
         page.freeze_panes = "B2"
-        for column, width in zip("ABCDEFGHIJK", (44, 18, 18, 14, 14, 16, 16, 44, 16, 16, 16)):
+        for column, width in zip("ABCDEFGHIJKL", (44, 18, 18, 14, 14, 16, 16, 44, 16, 16, 16, 44)):
             page.column_dimensions[column].width = width
     return book
 
@@ -189,27 +192,34 @@ def _price_sheet(sheet, rows: dict[str, PriceRow]) -> dict[str, str]:
     return cell
 
 
+_SETTLED = ("minimum", "commitment")
+_QUANTITY_HEADER = (
+    "Price row", "Week", "Kind", "Line", "Use", "Service", "Stage", "Unit", "Quantity", "Price, USD", "Amount, USD",
+    "Amount is",
+)  # fmt: skip
+
+
 def _quantity_sheet(sheet, table: pd.DataFrame, price_cell: dict[str, str]) -> int:
-    """Quantities, each with its price by reference and its amount by formula. Returns the last row."""
-    header = [
-        "Price row",
-        "Week",
-        "Kind",
-        "Line",
-        "Use",
-        "Service",
-        "Stage",
-        "Unit",
-        "Quantity",
-        "Price, USD",
-        "Amount, USD",
-    ]
-    names = ["price_row", "week", "kind", "title", "use", "service", "stage", "unit", "quantity"]
-    rows = [
-        [*values, f"={price_cell[values[0]]}", f"=I{number}*J{number}"]
-        for number, values in enumerate(table[names].values.tolist(), start=2)
-    ]
-    _fill(sheet, header, rows, (1, 3, 4, 5, 6, 7, 8))
+    """Quantities, each with its price by reference and its amount by formula, credits last. Returns the last row."""
+    credits = (table.line == "sla_credit").to_numpy()
+    table = table.iloc[np.argsort(credits, kind="stable")]
+    last_sale = int((~credits).sum()) + 1
+    sold = table[(table.kind == "revenue") & (table.line != "sla_credit")].groupby("service").usd.sum()
+    rows = []
+    for number, row in enumerate(table.itertuples(index=False), start=2):
+        amount, how = f"=I{number}*J{number}", "quantity x price"
+        if row.line in _SETTLED:
+            how = "settled in the run; follows its own price only"
+        elif row.line == "sla_credit" and sold.get(row.service, 0.0):
+            share = float(row.usd / sold[row.service])
+            span = {letter: f"${letter}$2:${letter}${last_sale}" for letter in "CFK"}
+            amount = f'={share!r}*SUMIFS({span["K"]},{span["C"]},"revenue",{span["F"]},F{number})'
+            how = "share of the sales of its service"
+        rows.append([
+            row.price_row, row.week, row.kind, row.title, row.use, row.service, row.stage, row.unit, row.quantity,
+            f"={price_cell[row.price_row]}", amount, how,
+        ])  # fmt: skip
+    _fill(sheet, list(_QUANTITY_HEADER), rows, (1, 3, 4, 5, 6, 7, 8, 12))
     return max(len(rows) + 1, 2)
 
 
@@ -219,63 +229,63 @@ def _traffic_sheet(sheet, traffic: pd.DataFrame) -> None:
 
 def _statement_sheet(sheet, content: Pack, last: int) -> dict[str, int]:
     """Profit and loss by week, all formulas. Returns the row of each total."""
-    from openpyxl.utils import get_column_letter
-
-    weeks = [int(week) for week in content.traffic.week]
-    columns = [get_column_letter(number) for number in range(2, 2 + len(weeks))]
-    total = get_column_letter(2 + len(weeks))
-    rows: dict[str, int] = {}
-    lines: list[list] = []
-
-    def add(label: str, formula) -> int:
-        number = len(lines) + 2
-        lines.append(
-            [
-                label,
-                *(formula(column, place) for place, column in enumerate(columns)),
-                f"=SUM(B{number}:{columns[-1]}{number})",
-            ]
-        )
-        return number
-
-    def amounts(kind: str, title: str):
-        def formula(column: str, place: int) -> str:
-            span = {letter: f"Quantities!${letter}$2:${letter}${last}" for letter in "BCDK"}
-            return f'=SUMIFS({span["K"]},{span["B"]},{column}$1,{span["C"]},"{kind}",{span["D"]},"{title}")'
-
-        return formula
-
+    page = _Statement([int(week) for week in content.traffic.week])
     for kind in ("revenue", "cost"):
         used = set(content.quantities[content.quantities.kind == kind].title)
-        first = len(lines) + 2
+        first = page.next_row
         for title in statement_titles():
             if title in used:
-                add(title, amounts(kind, title))
-        end = len(lines) + 1
-        if end >= first:
-            rows[kind] = add(
-                f"Total {kind}", lambda column, place, first=first, end=end: f"=SUM({column}{first}:{column}{end})"
-            )
-        else:
-            rows[kind] = add(f"Total {kind}", lambda column, place: 0)
-    rows["margin"] = add("Margin", lambda column, place: f"={column}{rows['revenue']}-{column}{rows['cost']}")
+                page.add(title, _amounts(kind, title, last))
+        end = page.next_row - 1
+        page.add(f"Total {kind}", f"=SUM({{column}}{first}:{{column}}{end})" if end >= first else "=0", kind)
+    page.add("Margin", f"={{column}}{page.row['revenue']}-{{column}}{page.row['cost']}", "margin")
     for number, name in enumerate(_TOKENS):
-        letter = get_column_letter(2 + number)
-        rows[name] = add(
-            name.replace("_", " ").capitalize(), lambda column, place, letter=letter: f"=Traffic!{letter}{place + 2}"
-        )
+        letter = chr(ord("B") + number)
+        page.add(name.replace("_", " ").capitalize(), f"=Traffic!{letter}{{line}}", name)
+    page.ratio("Cost per million output tokens, USD", "cost", "output_tokens", "*1000000")
+    page.ratio("Cost per million input tokens, USD", "cost", "input_tokens", "*1000000")
+    page.ratio("Revenue per GPU-hour, USD", "revenue", "gpu_hours")
+    page.ratio("Cost per request, USD", "cost", "requests_completed")
+    page.ratio("Gross margin, fraction", "margin", "revenue")
+    _fill(sheet, ["USD by week", *page.weeks, "Total"], page.lines)
+    return page.row
 
-    def ratio(label: str, top: str, bottom: str, times: str = "") -> None:
-        cells = [f'=IF({c}{rows[bottom]}=0,"",{c}{rows[top]}/{c}{rows[bottom]}{times})' for c in [*columns, total]]
-        lines.append([label, *cells])
 
-    ratio("Cost per million output tokens, USD", "cost", "output_tokens", "*1000000")
-    ratio("Cost per million input tokens, USD", "cost", "input_tokens", "*1000000")
-    ratio("Revenue per GPU-hour, USD", "revenue", "gpu_hours")
-    ratio("Cost per request, USD", "cost", "requests_completed")
-    ratio("Gross margin, fraction", "margin", "revenue")
-    _fill(sheet, ["USD by week", *weeks, "Total"], lines)
-    return rows
+def _amounts(kind: str, title: str, last: int) -> str:
+    """Formula of a line: the amounts of its title in the week of the column."""
+    span = {letter: f"Quantities!${letter}$2:${letter}${last}" for letter in "BCDK"}
+    return f'=SUMIFS({span["K"]},{span["B"]},{{column}}$1,{span["C"]},"{kind}",{span["D"]},"{title}")'
+
+
+class _Statement:
+    """Lines of the statement as they are added, with the row of each total; weeks across, their sum at the end."""
+
+    def __init__(self, weeks: list[int]):
+        from openpyxl.utils import get_column_letter
+
+        self.weeks = weeks
+        self.columns = [get_column_letter(number) for number in range(2, 2 + len(weeks))]
+        self.total = get_column_letter(2 + len(weeks))
+        self.lines: list[list[str]] = []
+        self.row: dict[str, int] = {}
+
+    @property
+    def next_row(self) -> int:
+        return len(self.lines) + 2
+
+    def add(self, label: str, formula: str, name: str = "") -> None:
+        """Add a line; ``formula`` may hold {column} (its own) and {line} (the row of its week in a sheet by week)."""
+        cells = [formula.format(column=column, line=place + 2) for place, column in enumerate(self.columns)]
+        whole = f"=SUM(B{self.next_row}:{self.columns[-1]}{self.next_row})"
+        if name:
+            self.row[name] = self.next_row
+        self.lines.append([label, *cells, whole])
+
+    def ratio(self, label: str, top: str, bottom: str, times: str = "") -> None:
+        """Add the ratio of two lines, empty where there is nothing to divide by."""
+        above, below = self.row[top], self.row[bottom]
+        cells = [f'=IF({c}{below}=0,"",{c}{above}/{c}{below}{times})' for c in [*self.columns, self.total]]
+        self.lines.append([label, *cells])
 
 
 def _check_sheet(sheet, content: Pack, rows: dict[str, int]) -> None:

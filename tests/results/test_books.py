@@ -196,6 +196,8 @@ class _Sheets:
     def _formula(self, sheet, text):
         if match := re.fullmatch(r"SUM\(([A-Z]+\d+:[A-Z]+\d+)\)", text):
             return sum(v for v in self._span(sheet, match[1]) if v not in ("", None))
+        if match := re.fullmatch(r"(-?[\d.e-]+)\*(SUMIFS\(.*\))", text):
+            return float(match[1]) * self._formula(sheet, match[2])
         if text.startswith("SUMIFS("):
             amounts, *conditions = re.findall(r'"[^"]*"|[^,]+', text[7:-1])
             keep = np.ones(len(self._span(sheet, amounts)), dtype=bool)
@@ -295,19 +297,69 @@ def test_the_pack_as_tables(run, tmp_path, kind):
         write_tables(run, tmp_path / "pack", kind)
 
 
-def test_libreoffice_reckons_the_same(run, tmp_path):
-    office = shutil.which("soffice") or shutil.which("libreoffice")
-    if office is None:
-        pytest.skip("LibreOffice is not installed")
-    path = write_workbook(run, tmp_path / "pack.xlsx")
-    convert = [office, "--headless", "--convert-to", "xlsx:Calc MS Excel 2007 XML", "--outdir", str(tmp_path / "out")]
-    subprocess.run([*convert, str(path)], check=True, capture_output=True, timeout=120)
+OFFICE = shutil.which("soffice") or shutil.which("libreoffice")
+
+
+def reckoned(path, folder):
+    """The statement of a workbook as LibreOffice reckons it, without a window: label -> total."""
     from openpyxl import load_workbook
 
-    page = load_workbook(tmp_path / "out" / "pack.xlsx", data_only=True)["Statement"]
-    reckoned = {row[0].value: row[page.max_column - 1].value for row in page.iter_rows(min_row=2)}
+    convert = [OFFICE, f"-env:UserInstallation=file://{folder / 'profile'}", "--headless", "--convert-to",
+               "xlsx:Calc MS Excel 2007 XML", "--outdir", str(folder), str(path)]  # fmt: skip
+    subprocess.run(convert, check=True, capture_output=True, timeout=120)
+    book = load_workbook(folder / path.name, data_only=True)
+    page = book["Statement"]
+    assert all(abs(row[3].value) < 0.01 for row in book["Check"].iter_rows(min_row=2)) or "changed" in path.name
+    return {row[0].value: row[page.max_column - 1].value for row in page.iter_rows(min_row=2)}
+
+
+@pytest.mark.skipif(OFFICE is None, reason="LibreOffice is not installed")
+def test_libreoffice_reckons_what_the_ledger_says_and_follows_a_changed_price(tmp_path):
+    from openpyxl import load_workbook
+
+    money = json.loads(json.dumps(MONEY)) | {"costs": {"compute": {"kind": "own"}}}
+    money["plans"]["chat"]["sla"] = {"availability": [{"below": 0.999, "credit": 0.1}]}
+    run = store(tmp_path / "run", money)
+    path = write_workbook(run, tmp_path / "pack.xlsx")
+    before = reckoned(path, tmp_path / "out")
     for label, number in _statement(_Sheets(path)).items():
-        assert reckoned[label] == pytest.approx(number, rel=1e-9), label
+        assert before[label] == pytest.approx(number, rel=1e-9), label
+    assert before["Total cost"] == pytest.approx(explain(run, "cost").root.value, rel=1e-9)
+    assert before["Total revenue"] == pytest.approx(explain(run, "revenue").root.value, rel=1e-9)
+    assert before["Service credits"] < 0
+
+    book = load_workbook(path)
+    for row in book["Prices"].iter_rows(min_row=2):
+        if row[0].value.startswith(("plan/chat/", "electricity")) and row[2].value != "USD/USD":
+            row[1].value = row[1].value * 3
+    book.save(tmp_path / "changed.xlsx")
+    after = reckoned(tmp_path / "changed.xlsx", tmp_path / "out")
+    prices = [f"plans.chat.{side}_usd_per_million={3 * price}" for side, price in (("input", 0.5), ("output", 2.0))]
+    expected = reprice(run, prices, ["energy=3"])
+    mean = explain_totals(expected)
+    assert after["Total revenue"] == pytest.approx(mean["revenue"], rel=1e-9)
+    assert after["Total cost"] == pytest.approx(mean["cost"], rel=1e-9)
+    assert after["Service credits"] == pytest.approx(3 * before["Service credits"], rel=1e-9)
+
+
+def explain_totals(found):
+    """Revenue and cost of a repriced run, mean over its two replications."""
+    from factory_sim.ledger.statements import totals
+
+    return (totals(found.books.postings).iloc[0] / 2).to_dict()
+
+
+def test_lines_that_are_not_settled_anew_say_so(tmp_path):
+    from openpyxl import load_workbook
+
+    money = json.loads(json.dumps(MONEY))
+    money["plans"]["chat"] |= {"minimum_usd_per_month": 1e6}
+    book = load_workbook(write_workbook(store(tmp_path / "run", money), tmp_path / "pack.xlsx"))
+    how = {row[3].value: row[11].value for row in book["Quantities"].iter_rows(min_row=2)}
+    assert how["Top-up to the minimum bill"] == "settled in the run; follows its own price only"
+    assert how["Output tokens"] == "quantity x price"
+    facts = {row[0].value: row[1].value for row in book["Assumptions"].iter_rows(min_row=2)}
+    assert "top-ups to minimums" in facts["not live"]
 
 
 @pytest.mark.parametrize(("period", "count"), [("hour", HOURS), ("day", 8), ("week", 2), ("month", 1)])

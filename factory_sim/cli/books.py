@@ -111,7 +111,8 @@ def _print_tokens(rows: list, prices, rules: dict, as_json: bool) -> None:
 
     table = Table(title=f"Tokens: {rules['label']}", title_justify="left")
     for column in ("Part", "Quantity", "Tokens", "Range", "USD", "Rule", "Basis"):
-        table.add_column(column, justify="right" if column in ("Quantity", "Tokens", "Range", "USD") else "left")
+        right = column in ("Quantity", "Tokens", "Range", "USD")
+        table.add_column(column, justify="right" if right else "left", overflow="fold")
     for line in lines:
         spread = "" if line["low"] == line["high"] else f"{line['low']:,.0f} to {line['high']:,.0f}"
         table.add_row(
@@ -123,7 +124,7 @@ def _print_tokens(rows: list, prices, rules: dict, as_json: bool) -> None:
             line["rule"],
             line["basis"],
         )
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
     console.print(table)
     console.print(f"in {total['in']:,.0f} tokens, out {total['out']:,.0f} tokens: {usd:.6f} USD")
     console.print(
@@ -218,7 +219,7 @@ def explain(
             "schema": "factory_sim.explain/1", "figure": figure, "window": window, "service": service,
             "summary": {key: plain(value) for key, value in (found.summary or {}).items()}, "tree": _node(found.root),
             "shares": found.shares, "share_on_assumptions": found.shares.get("assumption", 0.0), "trust": found.trust,
-            "variance": split,
+            "profiles": found.profiles, "variance": split,
             "warnings": found.warnings,
         }  # fmt: skip
         print(json.dumps(answer, ensure_ascii=False, indent=1))
@@ -235,9 +236,13 @@ def explain(
         print(f"rests on prices that are: {parts}")
         print(f"share that rests on assumptions: {found.shares.get('assumption', 0.0):.1%}")
     if found.trust:
+        rungs = ", ".join(f"{name} {share:.1%}" for name, share in found.trust.items())
+        print(f"quantities from profiles that are: {rungs}")
+    for profile in found.profiles:
+        rows = f"{profile['measured_rows']} measured rows, {profile['first_date']} to {profile['last_date']}"
         print(
-            "quantities from profiles that are: "
-            + ", ".join(f"{name} {share:.1%}" for name, share in found.trust.items())
+            f"  {profile['service']}.{profile['stage']}: {profile['profile']}, {profile['trust']}, "
+            f"{rows if profile['measured_rows'] else 'no measured rows'}; {profile['share']:.1%} of GPU-hours"
         )
     for part in split:
         span = f"{part['low']:,.6g} to {part['high']:,.6g}"

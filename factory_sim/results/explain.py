@@ -13,13 +13,14 @@ import numpy as np
 
 from factory_sim.errors import RunError, closest
 from factory_sim.inputs.prices import PriceRow
+from factory_sim.inputs.profiles import groups
 from factory_sim.ledger.accounts import COST_LINES, NANO, REVENUE_LINES
 from factory_sim.ledger.postings import Books, keep_books
 from factory_sim.ledger.promises import with_promises
 from factory_sim.ledger.sanity import stale_prices
 from factory_sim.ledger.statements import kinds, signed_nusd
 from factory_sim.results.reprice import UNITS, RunTerms, run_terms
-from factory_sim.units import MILLION, WEEK_S
+from factory_sim.units import KILOWATT_HOUR_J, MILLION, WEEK_S
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,16 +52,33 @@ _COUNTED = {
     "input_tokens": "tokens", "cached_input_tokens": "tokens", "output_tokens": "tokens", "reasoning_tokens": "tokens",
     "requests_arrived": "requests", "requests_completed": "requests", "requests_turned_away": "requests",
     "requests_lost": "requests", "requests_within_slo": "requests", "gpu_hours": "GPU-h", "gpu_hours_down": "GPU-h",
+    "demand": "requests",
 }  # fmt: skip
 _FORMULAS = {
     "slo_attainment": "requests_within_slo / requests_completed, counted request by request",
-    "utilisation": "busy GPU-hours / (paid GPU-hours - down)",
+    "utilisation": "busy GPU-hours / paid GPU-hours",
     "availability": "1 - gpu_hours_down / gpu_hours",
     "prefix_cache_hit_rate": "cached_input_tokens / input_tokens",
-    "energy": "power curve of the profile and the host's share, times PUE",
-    "energy_per_output_token": "facility energy / output_tokens",
+    "energy": "(GPUs + share of the hosts) x PUE",
+    "energy_per_output_token": "energy / output_tokens",
     "output_tokens_per_s_per_gpu": "output_tokens / (gpu_hours x 3600)",
     "demand": "latent requests of the demand process, served or not",
+}
+_PARTS = {
+    "slo_attainment": ("requests_within_slo", "requests_completed"),
+    "utilisation": ("busy_gpu_hours", "gpu_hours"),
+    "availability": ("gpu_hours_down", "gpu_hours"),
+    "prefix_cache_hit_rate": ("cached_input_tokens", "input_tokens"),
+    "energy": ("gpu_energy", "host_energy", "pue"),
+    "energy_per_output_token": ("energy", "output_tokens"),
+    "output_tokens_per_s_per_gpu": ("output_tokens", "gpu_hours"),
+}
+"""What the formula of a figure without money is made of."""
+_MEASURED = {
+    "busy_gpu_hours": "busy share of the instances that were up, step by step, times their GPU-hours",
+    "gpu_energy": "power curves of data/power: measured under load; idle and prefill estimated",
+    "host_energy": "all_in_it_power less tdp of data/catalog/gpus.csv, for every GPU-hour",
+    "pue": "facility energy / IT energy",
 }
 
 
@@ -92,6 +110,8 @@ class Explanation:
     """Part of the money in the tree by class of its price: measured, list price, estimate, stated, assumption."""
     trust: dict[str, float]
     """Part of the windows by the class of the profile behind their quantities, by GPU-hours."""
+    profiles: list[dict]
+    """Profiles behind the quantities: stage, profile, trust, share (of GPU-hours), measured_rows, first_date, last_date."""
     warnings: list[str]
 
 
@@ -110,7 +130,7 @@ def explain(run: StoredRun, figure: str, window: str = "whole", service: str = "
     root = _tree(figure, windows, books, window, service, run)
     rows = figures[(figures.figure == figure) & (figures.window == window) & (figures.service == service)]
     summary = rows.iloc[0].to_dict() if len(rows) else None
-    return Explanation(root, summary, _shares(root), _rungs(windows), _warnings(root, stored))
+    return Explanation(root, summary, _shares(root), _rungs(windows), _profiles(windows), _warnings(root, stored))
 
 
 def picked(windows: pd.DataFrame, window: str, service: str, run: StoredRun) -> pd.DataFrame:
@@ -195,7 +215,7 @@ def _leaf(name: str, postings: pd.DataFrame, row: PriceRow, windows: pd.DataFram
     quantity = float(postings.quantity.sum()) / count
     unit = str(postings.unit.iloc[0])
     uses = postings.assign(use=postings.use.astype(str)).groupby("use").quantity.sum() / count
-    split = ", ".join(f"{use} {value:,.4g}" for use, value in uses.items() if use)
+    split = ", ".join(f"{use} {value:,.4g}" for use, value in uses.items() if use and abs(value) > 1e-9 * abs(quantity))
     formula = f"{quantity:,.6g} {unit} x {row.value:.6g} {row.unit}" + (f" ({split})" if split else "")
     stages = set(postings.stage.astype(str))
     behind = windows[windows.stage.astype(str).isin(stages)]
@@ -228,6 +248,7 @@ def _per_million_node(figure: str, postings: pd.DataFrame, books: Books, windows
 
 
 def _counted(name: str, windows: pd.DataFrame, count: int) -> Node:
+    """A quantity that is a column of the windows."""
     unit = _COUNTED[name]
     formula = f"sum of {name} over {len(windows) // max(count, 1)} windows, mean of {count} replications"
     return Node(name, float(windows[name].sum()) / count, unit, formula, trust=_rungs(windows))
@@ -253,23 +274,58 @@ def _ratio_node(figure: str, books: Books, service: str, run: StoredRun) -> Node
 
 def _physical_node(figure: str, windows: pd.DataFrame, window: str, service: str, run: StoredRun, count: int) -> Node:
     """A figure without money: counted in the windows, or named with its rule."""
-    if figure in _COUNTED:
+    if figure in _COUNTED and figure in windows:
         return _counted(figure, windows, count)
     figures = run.figures
     rows = figures[(figures.figure == figure) & (figures.window == window) & (figures.service == service)]
     if not len(rows):
         raise RunError(f"{run.folder}: figure '{figure}' is not there for window '{window}' and service '{service}'")
     row = rows.iloc[0]
-    formula = _FORMULAS.get(figure, "")
+    formula = _FORMULAS.get(figure, "from the windows")
     if figure[:4] in ("ttft", "tpot", "e2e_"):
         formula = "percentile of log-binned histograms of the requests played (70 bins an octave, 1 % wide)"
-    node = Node(figure, float(row.value), str(row.unit), formula or "from the windows", trust=_rungs(windows))
-    parts = {
-        "slo_attainment": ["requests_within_slo", "requests_completed"],
-        "availability": ["gpu_hours_down", "gpu_hours"],
-    }
-    node.children = [_counted(name, windows, count) for name in parts.get(figure, []) if name in windows]
-    return node
+    parts = [_part(name, windows, window, service, run, count) for name in _PARTS.get(figure, ())]
+    return Node(figure, float(row.value), str(row.unit), formula, parts, trust=_rungs(windows))
+
+
+def _part(name: str, windows: pd.DataFrame, window: str, service: str, run: StoredRun, count: int) -> Node:
+    """A quantity below a figure: counted, measured in joules or hours, or a figure of its own."""
+    if name in _PARTS:
+        return _physical_node(name, windows, window, service, run, count)
+    if name not in _MEASURED:
+        return _counted(name, windows, count)
+    up = windows.gpu_hours - windows.gpu_hours_down
+    value, unit = {
+        "busy_gpu_hours": lambda: ((windows.busy_fraction * up).sum() / count, "GPU-h"),
+        "gpu_energy": lambda: (windows.gpu_energy_j.sum() / KILOWATT_HOUR_J / count, "kWh"),
+        "host_energy": lambda: ((windows.it_energy_j - windows.gpu_energy_j).sum() / KILOWATT_HOUR_J / count, "kWh"),
+        "pue": lambda: (windows.facility_energy_j.sum() / windows.it_energy_j.sum(), "ratio"),
+    }[name]()
+    return Node(name, float(value), unit, _MEASURED[name], trust=_rungs(windows))
+
+
+def _profiles(windows: pd.DataFrame) -> list[dict]:
+    """Profiles behind the windows, stage by stage, with what they were fitted to."""
+    if "trust" not in windows or "profile" not in windows:
+        return []
+    keys = [windows[name].astype(str) for name in ("service", "stage", "profile", "trust")]
+    hours = windows.gpu_hours.groupby(keys, sort=False).sum()
+    whole, found = float(hours.sum()), []
+    for (service, stage, profile, trust), own in hours.items():
+        fitted = [group for group in groups() if group.profile == profile]
+        found.append(
+            {
+                "service": service,
+                "stage": stage,
+                "profile": profile,
+                "trust": trust,
+                "share": float(own) / whole if whole else 0.0,
+                "measured_rows": sum(group.rows for group in fitted),
+                "first_date": min((group.dates[0] for group in fitted), default=""),
+                "last_date": max((group.dates[1] for group in fitted), default=""),
+            }
+        )
+    return found
 
 
 def _rungs(windows: pd.DataFrame) -> dict[str, float]:

@@ -528,6 +528,14 @@ def test_a_played_run_reprices_to_its_own_figures(small_run, tmp_path):
         found = explain(stored, figure)
         assert found.root.value == pytest.approx(found.summary["value"], rel=0.1)
         _adds_up(found.root)
+    energy = explain(stored, "energy").root
+    gpus, hosts, pue = (child.value for child in energy.children)
+    assert (gpus + hosts) * pue == pytest.approx(energy.value, rel=0.02)
+    used = explain(stored, "utilisation").root
+    assert used.children[0].value / used.children[1].value == pytest.approx(used.value, rel=0.02)
     explained = explain(stored, "cost_per_million_output_tokens")
     assert explained.root.value > 0
+    assert [profile["stage"] for profile in explained.profiles] == ["old", "new"]
+    assert sum(profile["share"] for profile in explained.profiles) == pytest.approx(1)
+    assert all(profile["measured_rows"] > 0 and profile["first_date"] for profile in explained.profiles)
     assert set(explained.trust) <= {"measured", "interpolated", "extrapolated", "estimated"}

@@ -161,11 +161,17 @@ def read_records(report: Report, head: Head) -> Found:
     """Return one point from the records of every request."""
     tally = Tally()
     warmup = cancelled = 0
+    seen: set[tuple] = set()
     for document, where in report.documents():
         meta, metrics = document.get("metadata"), document.get("metrics")
         if not isinstance(meta, dict) or not isinstance(metrics, dict):
             report.complaints.add("dropped, no record of a request", where)
             continue
+        identity = (meta.get("x_request_id"), meta.get("request_start_ns"))
+        if identity[0] and identity in seen:
+            report.complaints.add("left out, same request as an earlier record", where)
+            continue
+        seen.add(identity)
         phase = meta.get("benchmark_phase") or meta.get("phase_kind") or meta.get("credit_phase")
         if phase == "warmup":
             warmup += 1

@@ -189,3 +189,11 @@ def test_genai_perf_raw_export_is_read_up_to_a_cut(write):
     assert 0 < found.points[0].requests_completed < 24
     assert found.points[0].ttft_mean_ms == pytest.approx(202.3, rel=0.01)
     assert any("cut off" in note for note in found.notes)
+
+
+def test_records_appended_a_second_time_are_counted_once(tmp_path):
+    source = (Path(__file__).parents[2] / "data" / "importers" / "aiperf" / "profile_export.jsonl").read_bytes()
+    (tmp_path / "profile_export.jsonl").write_bytes(source + source)
+    found = inspect(tmp_path / "profile_export.jsonl")
+    assert found.points[0].requests_completed == 24
+    assert any("same request as an earlier record" in note for note in found.notes)

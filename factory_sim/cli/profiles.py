@@ -237,6 +237,7 @@ def import_results(
     engine: Annotated[str | None, typer.Option(help="Engine, if the file does not tell.")] = None,
     precision: Annotated[str | None, typer.Option(help="Precision, if the file does not tell.")] = None,
     parallelism: Annotated[str | None, typer.Option(help="e.g. tp8 or P3x4-D4x8dep.")] = None,
+    speculation: Annotated[str | None, typer.Option(help="none or mtp; none if the file does not tell.")] = None,
     gpus: Annotated[int | None, typer.Option("--gpus", help="GPUs of the system.")] = None,
     concurrency: Annotated[float | None, typer.Option(help="Requests in flight, if the file does not tell.")] = None,
     isl: Annotated[float | None, typer.Option(help="Input tokens, if the file does not tell.")] = None,
@@ -249,7 +250,7 @@ def import_results(
 
     facts = {
         "model": model, "gpu": gpu, "engine": engine, "precision": precision, "parallelism": parallelism,
-        "n_gpus": gpus, "concurrency": concurrency, "isl": isl, "osl": osl,
+        "n_gpus": gpus, "concurrency": concurrency, "isl": isl, "osl": osl, "spec_decoding": speculation,
     }  # fmt: skip
     told = import_profile(file, out, facts, force=force)
     if as_json:

@@ -138,7 +138,7 @@ def _trace(service: Service, where: str) -> Trace | None:
 def _stage(scenario: Scenario, where: str, service: Service, stage: Stage, lengths: LengthModel) -> ResolvedStage:
     wanted = stage.system
     try:
-        system = _system(service.model, wanted)
+        system = planned_system(service.model, wanted)
         rent = price_book().find("rental_market", catalog.gpu(wanted.gpu).name).value
     except FactorySimError as error:
         raise type(error)(f"{where}: {error}") from None
@@ -154,7 +154,7 @@ def _stage(scenario: Scenario, where: str, service: Service, stage: Stage, lengt
         curve = _tested(scenario, where, service, system, lengths)
         capacity = curve.capacity_per_s(service.slo.ttft_p95_s, service.slo.tpot_p95_s)
         at_capacity = (lengths.mean_isl, lengths.mean_osl, curve.number_at(capacity))
-        system = _system(service.model, wanted, at_capacity)
+        system = planned_system(service.model, wanted, at_capacity)
     slowdown = _lognormal(system.tpot_band, _stratified(scenario, "profile_error", system.profile))
     ttft = _lognormal(system.ttft_band, _stratified(scenario, "profile_error_ttft", system.profile))
     if not scenario.simulation.profile_error:
@@ -162,7 +162,7 @@ def _stage(scenario: Scenario, where: str, service: Service, stage: Stage, lengt
     return ResolvedStage(stage, system, stage.gpus // system.gpus, curve, slowdown, ttft, rent)
 
 
-def _system(model: str, wanted: System, load: tuple[float, float, float] | None = None) -> ServingSystem:
+def planned_system(model: str, wanted: System, load: tuple[float, float, float] | None = None) -> ServingSystem:
     """The serving system of a stage; its trust and error are those at `load` (mean isl, mean osl, requests in flight)."""
     return serving_system(
         model,
@@ -176,6 +176,7 @@ def _system(model: str, wanted: System, load: tuple[float, float, float] | None 
         max_sequences=wanted.max_sequences,
         max_batched_tokens=wanted.max_batched_tokens,
         kv_cache_tokens=wanted.kv_cache_tokens,
+        folder=Path(wanted.profiles) if wanted.profiles else None,
     )
 
 

@@ -91,6 +91,10 @@ def key_of(level: Level, keys: Mapping[str, str]) -> str:
 
 
 def _open(name: str, folder: Path | None):
+    if folder is not None and not (folder / name).is_file():
+        raise ProfileError(
+            f"{folder}: no {name} in it; give a folder that `factory-sim profiles import` or `profiles fit` wrote"
+        )
     return (folder / name if folder else files("factory_sim.data").joinpath("profiles", name)).open(
         encoding="utf-8", newline=""
     )

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from importlib import resources
+from pathlib import Path
 
 from factory_sim import __version__
 from factory_sim.inputs.scenario import Scenario
@@ -21,7 +22,17 @@ def provenance(scenario: Scenario, profiles: dict[str, str]) -> dict:
         "scenario": {"name": scenario.name, "digest": digest(scenario), "seed": scenario.seed},
         "version": __version__,
         "profiles": profiles,
+        "own_profiles": _own_profiles(scenario),
         "tables": _tables(),
+    }
+
+
+def _own_profiles(scenario: Scenario) -> dict[str, str]:
+    """Folder of own profiles -> sha256 of the effects in it."""
+    folders = {stage.system.profiles for service in scenario.services.values() for stage in service.stages}
+    return {
+        folder: hashlib.sha256((Path(folder) / "effects.csv").read_bytes()).hexdigest()
+        for folder in sorted(filter(None, folders))
     }
 
 

@@ -64,6 +64,8 @@ class System(Record):
     """Token budget of one serving step; the profile's own when left out."""
     kv_cache_tokens: PositiveInt | None = None
     """KV cache of one worker, tokens; from memory less weights when left out."""
+    profiles: str | None = None
+    """Folder of own profiles that `factory-sim profiles import` or `fit` wrote; the packaged ones when left out."""
 
 
 class Change(Record):

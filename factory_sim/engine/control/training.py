@@ -10,6 +10,7 @@ from factory_sim.engine.control.market import launch
 from factory_sim.engine.control.service import Place, Service
 from factory_sim.engine.journal import Journal
 from factory_sim.engine.kernel import play_closed_loop
+from factory_sim.engine.resolve import planned_system
 from factory_sim.engine.stage_pool import COUNTS
 from factory_sim.engine.watts import host_watts, idle_watts, nameplate_watts, training_watts
 from factory_sim.errors import FactorySimError, ScenarioError
@@ -19,7 +20,7 @@ from factory_sim.inputs.reliability import operation
 from factory_sim.inputs.scenario import Scenario, System
 from factory_sim.model import training as laws
 from factory_sim.model.outages import failure_kinds, interruptions_per_s
-from factory_sim.model.serving import decode_steps, serving_system
+from factory_sim.model.serving import decode_steps
 from factory_sim.model.workload import length_model
 from factory_sim.streams import stream
 from factory_sim.units import DAY_S, HOUR_S, MINUTE_S, WEEK_S
@@ -203,11 +204,7 @@ def _system(job: Job):
     where = f"training.{job.name}.rollouts.system"
     try:
         wanted = System.model_validate(job.spec.rollouts.system)
-        return serving_system(
-            job.spec.model, wanted.gpu, wanted.engine, wanted.precision, wanted.parallelism,
-            speculation=wanted.speculation, as_of=wanted.as_of, max_sequences=wanted.max_sequences,
-            max_batched_tokens=wanted.max_batched_tokens, kv_cache_tokens=wanted.kv_cache_tokens,
-        )  # fmt: skip
+        return planned_system(job.spec.model, wanted)
     except FactorySimError as error:
         raise ScenarioError(f"{where}: {error}") from None
     except ValueError as error:

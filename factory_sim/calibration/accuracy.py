@@ -13,6 +13,7 @@ Schemes of leaving out, each with the rung of trust that it measures:
 Each fold refits all effects without its rows, starting from the full fit, then plays the rows left out.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -97,8 +98,13 @@ def _predict(row, folder: Path | None) -> tuple:
     )  # fmt: skip
 
 
-def validate(table: "pd.DataFrame", folder: Path | None = None) -> "tuple[pd.DataFrame, dict]":
-    """Return (predictions, report) of a table of measured runs: errors in per cent, overall and by region."""
+def validate(
+    table: "pd.DataFrame", folder: Path | None = None, unusable: Collection[int] = ()
+) -> "tuple[pd.DataFrame, dict]":
+    """Return (predictions, report) of a table of measured runs: errors in per cent, overall and by region.
+
+    Rows at the positions `unusable` are predicted if they can be, and judge nothing.
+    """
     rows = normalise(table)
     found = predict_rows(table, folder)
     labels = {name: rows[name].to_numpy() for name in ("mode", "model", "gpu")} | {
@@ -106,7 +112,8 @@ def validate(table: "pd.DataFrame", folder: Path | None = None) -> "tuple[pd.Dat
         "precision": rows.precision.to_numpy(),
         "trust": found.trust.to_numpy(),
     }
-    actual = {"ttft": 1e3 * rows.ttft_s.to_numpy(), "tpot": 1e3 * rows.tpot_s.to_numpy()}
+    judge = ~np.isin(np.arange(len(rows)), list(unusable))
+    actual = {name: np.where(judge, 1e3 * rows[f"{name}_s"].to_numpy(), np.nan) for name in ("ttft", "tpot")}
     columns = {name: (f"predicted_{name}_ms", f"{name}_low_ms", f"{name}_high_ms") for name in actual}
     return found, report(found, actual, columns, labels)
 

@@ -267,7 +267,7 @@ ENERGY_MARKS = ("energy_per_output_token_j", "max_num_seqs", "avg_batch_size")
 ONLINE_MARKS = ("request_rate_per_s", "ttft_mean_ms", "e2e_mean_ms", "workload")
 
 
-def kind_of(columns) -> str:
+def kind_of(columns, where: str) -> str:
     """Tell serving, energy or online tables apart by their columns; MeasurementError if none fits."""
     held = set(columns)
     if set(REQUIRED[:6]) <= held or {"ttft_ms", "tpot_ms"} <= held:
@@ -278,14 +278,14 @@ def kind_of(columns) -> str:
         return "online"
     missing = [name for name in REQUIRED if name not in held]
     raise MeasurementError(
-        f"columns missing: {', '.join(missing)}; neither a serving, an energy nor an online table is recognised"
+        f"{where}: columns missing: {', '.join(missing)}; neither a serving, an energy nor an online table is recognised"
     )
 
 
 def validate_file(path: Path, kind: str = "", folder: Path | None = None) -> "tuple[pd.DataFrame, dict, list[str]]":
     """Return (predictions, report, notes for the user) of a file of measurements."""
     read = measurement_files.read_csv(path)
-    kind = kind or kind_of(read.columns)
+    kind = kind or kind_of(read.columns, str(path))
     if kind == "energy":
         from factory_sim.calibration.energy_steps import validate_energy
 
@@ -296,10 +296,10 @@ def validate_file(path: Path, kind: str = "", folder: Path | None = None) -> "tu
         return (*validate_online(read), [])
     if kind != "serving":
         raise MeasurementError(f"kind '{kind}' is not known{closest(kind, ('serving', 'energy', 'online'))}")
-    _, complaints = measurement_files.checked(read, str(path))
-    found, report = accuracy.validate(read, folder)
+    _, reasons = measurement_files.judged(read, str(path))
+    found, report = accuracy.validate(read, folder, unusable=reasons)
     fitted = set(serving().measurement_id) & set(found.measurement_id) - {""}
-    notes = [f"{path}: {text}" for text in complaints]
+    notes = [f"{path}: row {index + 2}: {text}" for index, text in reasons.items()]
     if fitted:
         notes.append(
             f"{len(fitted)} of these rows are in the packaged table that the profiles were fitted on; "

@@ -69,12 +69,24 @@ def checked(table: "pd.DataFrame", where: str) -> "tuple[pd.DataFrame, list[str]
     Rows are numbered as in the file: the header is row 1. Raises MeasurementError for missing columns, for times in
     seconds under a name in milliseconds, and when no row is left.
     """
+    rows, reasons = judged(table, where)
+    kept = [index for index in range(len(rows)) if index not in reasons]
+    return rows.iloc[kept].reset_index(drop=True), [f"row {index + 2}: {text}" for index, text in reasons.items()]
+
+
+def judged(table: "pd.DataFrame", where: str) -> "tuple[pd.DataFrame, dict[int, str]]":
+    """Return (all rows in the form of `measurements.serving()`, position -> what is wrong with the unusable ones).
+
+    Raises as `checked`.
+    """
     missing = [name for name in REQUIRED if name not in table]
     if missing:
         raise MeasurementError(f"{where}: columns missing: {', '.join(missing)}; needed: {', '.join(REQUIRED)}")
+    if not len(table):
+        raise MeasurementError(f"{where}: has a header and no rows")
     rows = normalise(table)
     _unit_of_times(rows, where)
-    complaints, kept, seen = [], [], {}
+    reasons, seen = {}, {}
     for index, row in enumerate(rows.itertuples()):
         identity = (row.model, row.gpu, row.backend, row.precision, row.mode, row.parallelism, row.spec_decoding,
                     row.isl, row.osl, row.concurrency, row.ttft_s, row.tpot_s, row.measured_on)  # fmt: skip
@@ -82,13 +94,13 @@ def checked(table: "pd.DataFrame", where: str) -> "tuple[pd.DataFrame, list[str]
         if not reason and identity in seen:
             reason = f"measurement_id: the same run as row {seen[identity] + 2}"
         if reason:
-            complaints.append(f"row {index + 2}: {reason}")
+            reasons[index] = reason
         else:
             seen[identity] = index
-            kept.append(index)
-    if not kept:
-        raise MeasurementError(f"{where}: no usable row is left; " + "; ".join(complaints[:5]))
-    return rows.iloc[kept].reset_index(drop=True), complaints
+    if len(reasons) == len(rows):
+        told = "; ".join(f"row {index + 2}: {text}" for index, text in list(reasons.items())[:5])
+        raise MeasurementError(f"{where}: no usable row is left; {told}")
+    return rows, reasons
 
 
 def _unit_of_times(rows: "pd.DataFrame", where: str) -> None:

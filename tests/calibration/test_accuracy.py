@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from factory_sim.calibration import accuracy, benchmarks, frontier, measurement_files
+from factory_sim.calibration import accuracy, benchmarks, catalogue, frontier, measurement_files
 from factory_sim.errors import MeasurementError
 from factory_sim.inputs.measurements import serving
 from factory_sim.model.serving import serving_system
@@ -84,6 +84,16 @@ def test_a_bad_row_is_named_and_the_good_ones_are_kept(change, what):
     assert len(kept) == 1
     assert complaints[0].startswith("row 3: ")
     assert what in complaints[0]
+
+
+def test_a_bad_row_judges_nothing(tmp_path):
+    path = tmp_path / "rows.csv"
+    table({}, {"concurrency": 16}, {"tpot_ms": 1e-4}).to_csv(path, index=False)
+    found, report, notes = catalogue.validate_file(path)
+    assert len(found) == report["rows"] == 3
+    assert report["errors"]["tpot"]["n"] == 2
+    assert report["errors"]["tpot"]["mean"] < 100
+    assert any("row 4: tpot_ms" in note for note in notes)
 
 
 def test_the_same_run_twice_is_taken_once():

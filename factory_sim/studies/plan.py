@@ -32,9 +32,11 @@ def plan_fleet(
 
     `forecast` has month (any label), days and requests_per_s (mean over the month), and optionally
     requests_per_s_low, requests_per_s_high. One row a (month, system): requests_per_s_peak (mean times the peak of
-    `rhythm`), instances = ceil(peak / (headroom x capacity)), gpus, output_tokens, cost_usd, revenue_usd, margin_usd,
-    cost_per_million_output_tokens, utilisation (mean demand over capacity), and gpus_low, gpus_high: the fleet under
-    the P10 and P90 of the profile's error combined with the forecast's range.
+    `rhythm`), instances = ceil(peak / (headroom x capacity)), gpus, output_tokens, rent_usd_per_gpu_hour, cost_usd,
+    revenue_usd, margin_usd, cost_per_million_output_tokens, utilisation (mean demand over capacity). With _low and
+    _high: gpus and cost_usd over the P10 and P90 of the profile's error together with the forecast's range, revenue_usd
+    over the forecast's range, margin_usd over all four corners of both. Where a slow profile (P90) keeps the promise at
+    no load, the upper end of the fleet is undefined (NA, NaN).
 
     Raises ScenarioError for a forecast without the columns, CapacityError where no load keeps the promise.
     """
@@ -54,39 +56,47 @@ def plan_fleet(
                 f"{name}: no load keeps p95 TTFT {slo.ttft_p95_s:g} s and p95 TPOT {slo.tpot_p95_s:g} s"
             )
         rent = price_book().find("rental_market", system.gpu, vintage).value
+        sales = (input_usd_per_million * found.mean_isl + output_usd_per_million * found.mean_osl) / MILLION
         for month in forecast.to_dict("records"):
-            rows.append(_month(month, name, system, capacity, found.mean_isl, found.mean_osl, peak, headroom, rent))
-    plan = pd.DataFrame(rows)
-    plan["revenue_usd"] = (
-        plan.pop("input_tokens") * input_usd_per_million + plan["output_tokens"] * output_usd_per_million
-    ) / MILLION
-    plan["margin_usd"] = plan["revenue_usd"] - plan["cost_usd"]
-    plan["cost_per_million_output_tokens"] = MILLION * plan["cost_usd"] / plan["output_tokens"]
-    return plan
+            row = {"month": month["month"], "system": name, "trust": system.trust}
+            rows.append(row | _month(month, system, capacity, found.mean_osl, peak, headroom, rent, sales))
+    counts = ["instances", "gpus", "gpus_low", "gpus_high"]
+    return pd.DataFrame(rows).astype(dict.fromkeys(counts, "Int64"))
 
 
-def _month(month, name, system, capacity, isl, osl, peak, headroom, rent) -> dict:
-    mean = month["requests_per_s"]
-    low, high = month.get("requests_per_s_low", mean), month.get("requests_per_s_high", mean)
+def _month(month, system, capacity, osl, peak, headroom, rent, sales_usd) -> dict:
+    """Fleet, cost and earnings of one month; `sales_usd` is the revenue of a request."""
+    seconds, mean = month["days"] * DAY_S, month["requests_per_s"]
+    rates = {"low": month.get("requests_per_s_low", mean), "": mean, "high": month.get("requests_per_s_high", mean)}
     fast, slow = (capacity[factor] for factor in system.tpot_band)
 
-    def instances(rate: float, each: float) -> int:
-        return max(math.ceil(rate * peak / (headroom * each)), 1) if each > 0 else 0
+    def instances(rate: float, each: float) -> float:
+        return max(math.ceil(rate * peak / (headroom * each)), 1) if each > 0 else math.nan
 
-    count = instances(mean, capacity[1.0])
-    seconds = month["days"] * DAY_S
+    def cost(count: float) -> float:
+        return count * system.gpus * seconds / HOUR_S * rent
+
+    count, least, most = instances(mean, capacity[1.0]), instances(rates["low"], fast), instances(rates["high"], slow)
+    revenue = {end: rate * seconds * sales_usd for end, rate in rates.items()}
+    corners = [revenue[end] - cost(instances(rates[end], each)) for end in ("low", "high") for each in (fast, slow)]
     return {
-        "month": month["month"],
-        "system": name,
-        "trust": system.trust,
         "requests_per_s": mean,
         "requests_per_s_peak": mean * peak,
         "instances": count,
         "gpus": count * system.gpus,
-        "gpus_low": instances(low, fast) * system.gpus,
-        "gpus_high": instances(high, slow) * system.gpus,
+        "gpus_low": least * system.gpus,
+        "gpus_high": most * system.gpus,
         "utilisation": mean / (count * capacity[1.0]),
-        "input_tokens": mean * seconds * isl,
         "output_tokens": mean * seconds * osl,
-        "cost_usd": count * system.gpus * seconds / HOUR_S * rent,
+        "rent_usd_per_gpu_hour": rent,
+        "cost_usd": cost(count),
+        "cost_usd_low": cost(least),
+        "cost_usd_high": cost(most),
+        "revenue_usd": revenue[""],
+        "revenue_usd_low": revenue["low"],
+        "revenue_usd_high": revenue["high"],
+        "margin_usd": revenue[""] - cost(count),
+        "margin_usd_low": math.nan if math.isnan(most) else min(corners),
+        "margin_usd_high": max(corner for corner in corners if not math.isnan(corner)),
+        "cost_per_million_output_tokens": MILLION * cost(count) / (mean * seconds * osl),
     }

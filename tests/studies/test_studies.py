@@ -1,5 +1,7 @@
 """Studies: capacity, fleet plans, comparisons and waterfalls say what the runs under them say."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -60,6 +62,10 @@ def test_a_fleet_plan_covers_the_peak_with_the_fewest_instances_and_earns_what_t
     assert large["gpus_low"] <= large["gpus"] <= large["gpus_high"]
     assert small["margin_usd"] == pytest.approx(small["revenue_usd"] - small["cost_usd"])
     assert large["cost_usd"] == pytest.approx(large["gpus"] * 30 * 24 * 3.70)
+    assert large["rent_usd_per_gpu_hour"] == 3.70
+    for figure in ("cost_usd", "revenue_usd", "margin_usd"):
+        assert large[f"{figure}_low"] <= large[figure] <= large[f"{figure}_high"]
+    assert large["cost_usd_high"] == pytest.approx(large["gpus_high"] * 30 * 24 * 3.70)
     with pytest.raises(ScenarioError, match="requests_per_s"):
         plan_fleet(
             forecast.drop(columns="requests_per_s"),
@@ -69,6 +75,26 @@ def test_a_fleet_plan_covers_the_peak_with_the_fewest_instances_and_earns_what_t
             input_usd_per_million=0.5,
             output_usd_per_million=2.0,
         )
+
+
+def test_a_fleet_whose_slow_profile_keeps_no_promise_is_undefined_not_empty(monkeypatch):
+    forecast = pd.DataFrame({"month": ["a"], "days": [30], "requests_per_s": [20.0], "requests_per_s_high": [30.0]})
+    system = SimpleNamespace(gpus=8, gpu="b200", trust="measured", tpot_band=(0.8, 1.5))
+    curve = SimpleNamespace(capacity_per_s=lambda ttft, tpot, factor: {0.8: 5.0, 1.0: 4.0, 1.5: 0.0}[factor])
+    monkeypatch.setattr("factory_sim.studies.plan.serving_system", lambda *args, **facts: system)
+    monkeypatch.setattr("factory_sim.studies.plan.load_test", lambda *args, **facts: curve)
+    wanted = {"x": System(gpu="b200", engine="trtllm", precision="fp4", parallelism="tp8")}
+    plan = plan_fleet(
+        forecast, wanted, model="m", slo=Slo(ttft_p95_s=1, tpot_p95_s=1), lengths={"fixed": {"isl": 100, "osl": 100}},
+        rhythm="flat", input_usd_per_million=1, output_usd_per_million=1,
+    )  # fmt: skip
+    row = plan.iloc[0]
+    assert row.gpus == 8 * 6
+    assert row.gpus_low == 8 * 5
+    assert pd.isna(row.gpus_high)
+    assert np.isnan(row.cost_usd_high)
+    assert np.isnan(row.margin_usd_low)
+    assert row.margin_usd_high >= row.margin_usd
 
 
 def test_comparing_a_run_with_itself_finds_no_difference(small_run):

@@ -44,6 +44,7 @@ def _windows(replications=2):
                     "gpu_hours": 8.0,
                     "gpu_hours_down": 0.1,
                     "busy_fraction": 0.5,
+                    "capacity_requests": output / 400,
                     "requests_arrived": output / 900,
                     "requests_completed": output / 1000,
                     "requests_turned_away": 0.0,

@@ -59,7 +59,7 @@ def statement(
     }
     figures = books.key_figures(found, margin)
     if chart is not None:
-        _draw(chart, tables["cost_against_load"], figures["utilisation"], stored)
+        _draw(chart, tables["cost_against_load"], figures["load"], stored)
     if as_json:
         answer = {"schema": "factory_sim.statement/1", "service": service, "period": period}
         answer |= {name: _records(table) for name, table in tables.items()}
@@ -82,15 +82,16 @@ def statement(
     print("taxes are left out", file=sys.stderr)
 
 
-def _draw(path: Path, curve, utilisation: float, stored) -> None:
+def _draw(path: Path, curve, load: float | None, stored) -> None:
     from factory_sim.reports.charts import save
     from factory_sim.reports.charts.load_curve import load_curve_chart
 
     figure = load_curve_chart(
         curve,
-        at_load=utilisation,
+        at_load=load,
         subtitle=str(stored.summary["scenario"]["name"]),
-        footnote="Fixed costs over the tokens of each load, costs that follow tokens on top; tokens follow load.",
+        footnote="Load: requests served over what all GPUs paid for would serve within the promise. Fixed costs over the "
+        "tokens of each load, costs that follow tokens on top.",
     )
     save(figure, path.parent, path.stem, (path.suffix.removeprefix("."),))
     print(path, file=sys.stderr)
@@ -141,6 +142,6 @@ def _print_units(table) -> None:
 
 
 def _print_load(curve) -> None:
-    print("\n" + f"{'load, fraction of full':46}" + "".join(f"{load:>9g}" for load in curve.load))
+    print("\n" + f"{'load, part of what the fleet could serve':46}" + "".join(f"{load:>9g}" for load in curve.load))
     numbers = "".join(f"{value:>9.4g}" for value in curve.usd_per_million_output_tokens)
     print(f"{'cost per million output tokens, USD':46}{numbers}")

@@ -219,26 +219,28 @@ LOADS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 def load_curve(found: Accounts, loads: tuple[float, ...] = LOADS) -> pd.DataFrame:
     """The penalty of idle capacity: load, usd_per_million_output_tokens.
 
-    The mix of tokens stays and tokens follow load (busy GPU-hours over paid ones), so fixed costs fall as 1/load and
-    costs that follow tokens stay. Undefined where the run made no tokens.
+    Load is requests completed over those that all GPUs paid for would serve within the promise (load test), not the busy
+    share of time: a GPU that serves one request alone is busy and nearly empty. The mix of tokens stays, so fixed costs
+    fall as 1/load and costs that follow tokens stay. Undefined (NaN) where the run tells no load.
     """
     import pandas as pd
 
-    sums, utilisation = totals(found.books.postings).iloc[0] / found.replications, _utilisation(found.windows)
+    sums, load = totals(found.books.postings).iloc[0] / found.replications, load_of(found.windows)
     variable = _variable_usd(found)
     tokens = float(found.windows.output_tokens.sum()) / found.replications
     hours = float(found.windows.end_s.max() - found.windows.start_s.min()) / HOUR_S
-    if not tokens or not utilisation:
+    if not tokens or not load > 0:
         return pd.DataFrame({"load": loads, "usd_per_million_output_tokens": float("nan")})
-    fixed = cost_against_load((sums.cost - variable) / hours, tokens / utilisation / hours, loads)
+    fixed = cost_against_load((sums.cost - variable) / hours, tokens / load / hours, loads)
     return pd.DataFrame({"load": loads, "usd_per_million_output_tokens": fixed + variable / tokens * MILLION})
 
 
-def _utilisation(windows: pd.DataFrame) -> float:
-    """Busy part of the GPU-hours that were paid."""
-    paid = float(windows.gpu_hours.sum())
-    busy = windows.busy_fraction * (windows.gpu_hours - windows.gpu_hours_down)
-    return float(busy.sum()) / paid if paid else 0.0
+def load_of(windows: pd.DataFrame) -> float:
+    """Requests completed over those that all GPUs paid for would serve within the promise; NaN where that is not told."""
+    if "capacity_requests" not in windows:
+        return float("nan")
+    whole = float(windows.capacity_requests.sum())
+    return float(windows.requests_completed.sum()) / whole if whole else float("nan")
 
 
 def _variable_usd(found: Accounts) -> float:
@@ -249,28 +251,30 @@ def _variable_usd(found: Accounts) -> float:
 
 
 def key_figures(found: Accounts, margin_fraction: float | None = None) -> dict[str, float | str | None]:
-    """NPV, IRR, payback, break-even utilisation, lost sales, revenue per GPU-hour and MW-year, and training break-even.
+    """NPV, IRR, payback, load and the load at which sales pay all costs (break-even utilisation), lost sales, revenue per GPU-hour and MW-year, emissions where the terms
+    name an intensity, and training break-even.
 
     Medians over replications; None where undefined. ``margin_fraction`` adds the factor on sales prices that would
     give that gross margin at unchanged demand, and the mean prices of input and output tokens that it makes.
     """
     postings, windows, money = found.books.postings, found.windows, found.terms.money
     table = worth(cash_flows(windows, postings, money), money.discount_per_year)
-    sums, utilisation = totals(postings).iloc[0] / found.replications, _utilisation(windows)
+    sums, load = totals(postings).iloc[0] / found.replications, load_of(windows)
     figures, lost = unit_costs(windows, postings).iloc[0], lost_sales(windows, postings)
     hours = float(windows.end_s.max() - windows.start_s.min()) / HOUR_S
     result: dict[str, float | str | None] = {
         "npv_usd": _median(table.npv_usd),
         "irr_per_year": _median(table.irr_per_year),
         "payback_years": _median(table.payback_years),
-        "utilisation": utilisation,
-        "break_even_utilisation": _known(
-            break_even_utilisation(utilisation, sums.revenue, sums.cost, _variable_usd(found))
-        ),
+        "load": _known(load),
+        "break_even_utilisation": _known(break_even_utilisation(load, sums.revenue, sums.cost, _variable_usd(found))),
         "lost_sales_usd": _known(float(lost.lost_sales_usd.sum()) / found.replications),
         "lost_sales_to_user_limits_usd": _known(float(lost.lost_to_user_limits_usd.sum()) / found.replications),
         **{name: _known(value) for name, value in power_figures(figures / found.replications, hours).items()},
     }
+    emitted = (postings.line == "carbon").to_numpy()
+    if emitted.any():
+        result["emissions_t"] = float(postings.quantity[emitted].sum()) / found.replications
     result |= _training_figures(found, sums, float(figures.input_tokens + figures.output_tokens) / found.replications)
     if margin_fraction is not None:
         factor = float(price_factor_for_margin(sums.revenue, sums.cost, margin_fraction))

@@ -394,9 +394,9 @@ def test_cash_under_rent_is_the_margin(run):
         2 * table[table.kind == "cost"].total.sum() / table[table.kind == "revenue"].total.sum()
     )
     assert figures["lost_sales_usd"] == 0
-    busy = 0.5 * 7.9 / 8  # of the hours paid, down ones included
+    load = 0.4  # of what the fleet could serve
     ratio = table[table.kind == "cost"].total.sum() / table[table.kind == "revenue"].total.sum()
-    assert figures["break_even_utilisation"] == pytest.approx(busy * ratio)
+    assert figures["break_even_utilisation"] == pytest.approx(load * ratio)
 
 
 def test_units_of_a_run_add_up_to_its_revenue(run):
@@ -451,9 +451,9 @@ def test_cost_follows_one_over_the_load_where_all_cost_is_fixed(run):
     found = accounts(run)
     curve = load_curve(found)
     per_million = explain(run, "cost_per_million_output_tokens").root.value
-    utilisation = key_figures(found)["utilisation"]
+    assert key_figures(found)["load"] == pytest.approx(0.4)
     product = (curve.usd_per_million_output_tokens * curve.load).to_numpy()
-    assert product == pytest.approx(np.full(len(curve), per_million * utilisation))
+    assert product == pytest.approx(np.full(len(curve), per_million * 0.4))
 
 
 def test_costs_that_follow_tokens_do_not_fall_with_load(tmp_path):
@@ -461,6 +461,16 @@ def test_costs_that_follow_tokens_do_not_fall_with_load(tmp_path):
     plain_run, with_egress = store(tmp_path / "a"), store(tmp_path / "b", MONEY | {"costs": {"egress": egress}})
     more = [load_curve(accounts(r)).usd_per_million_output_tokens for r in (plain_run, with_egress)]
     assert (more[1] - more[0]).to_numpy() == pytest.approx(40.0 * 1e6 / 1e9 * 1000, rel=1e-6)
+
+
+def test_emissions_are_reported_with_and_without_a_price(tmp_path):
+    found = []
+    for price in (None, {"value": 60, "unit": "USD/t", "as_of": "2026-01-01", "source": "guess"}):
+        run = store(tmp_path / str(price is None), MONEY | {"costs": {"carbon": {"price": price}}})
+        found.append((key_figures(accounts(run))["emissions_t"], explain(run, "cost").root.value))
+    assert found[0][0] == found[1][0] > 0
+    assert found[1][1] - found[0][1] == pytest.approx(60 * found[0][0], rel=1e-6)
+    assert "emissions_t" not in key_figures(accounts(store(tmp_path / "plain")))
 
 
 def test_prices_for_a_margin_give_it(run):
@@ -539,3 +549,31 @@ def test_a_played_run_reprices_to_its_own_figures(small_run, tmp_path):
     assert sum(profile["share"] for profile in explained.profiles) == pytest.approx(1)
     assert all(profile["measured_rows"] > 0 and profile["first_date"] for profile in explained.profiles)
     assert set(explained.trust) <= {"measured", "interpolated", "extrapolated", "estimated"}
+
+
+def test_one_h100_played_at_three_loads_lies_on_one_curve(tmp_path):
+    """The shipped scenario at 2, 10 and 95 % of its load: each run alone tells what the others cost."""
+    from pathlib import Path
+
+    from factory_sim.inputs.overrides import load_scenario
+    from factory_sim.inputs.prices import price_book
+    from factory_sim.results.run import run as play
+
+    path = Path(__file__).parents[2] / "scenarios" / "one-h100.yaml"
+    at_full, cost, load = [], [], []
+    for variant in ("nearly-idle", "tenth", "full"):
+        played = play(load_scenario(path, ["simulation.replications=1"], variant))
+        folder = tmp_path / variant
+        write_run(
+            folder, scenario_yaml=played.scenario_yaml, provenance=played.provenance, tables=played.tables,
+            summary=played.summary,
+        )  # fmt: skip
+        found = accounts(read_run(folder))
+        at_full.append(load_curve(found).usd_per_million_output_tokens.iloc[-1])
+        cost.append(explain(read_run(folder), "cost_per_million_output_tokens").root.value)
+        load.append(key_figures(found)["load"])
+    assert load == pytest.approx([0.02, 0.1, 0.95], rel=0.05)
+    assert np.array(cost) * load == pytest.approx(at_full, rel=1e-6)
+    assert at_full == pytest.approx([np.mean(at_full)] * 3, rel=0.03)
+    study = price_book().row("self_hosted_cost_of_output/one-h100-from-near-idle-to-full-load")
+    assert at_full[0] < study.low < cost[0] < study.high

@@ -326,6 +326,7 @@ def _conclude(counter: Counter, plan: Plan) -> None:
             "requests_sent": plan.sent * share,
             "requests_waiting": plan.waiting * share,
             "limit_requests_per_s": plan.limit_per_s * share if share else 0.0,
+            "capacity_requests": _capacity(service, count.key) * row["gpu_hours"] * HOUR_S,
             "carbon_multiplier": _carbon(counter.scenario, service, plan),
         }
         away = plan.lost * share
@@ -339,6 +340,11 @@ def _conclude(counter: Counter, plan: Plan) -> None:
         service.retried += gone * service.retry_share
         journal.windows.append(row)
     _remember(plan, lost)
+
+
+def _capacity(service: Service, key: str) -> float:
+    """Requests/s within the promise of each GPU of a kind, were it up and fully used, by the load test."""
+    return service.capacity_per_s(key) / service.kinds[key].stage.system.gpus
 
 
 def _shares(plan: Plan) -> list[float]:

@@ -235,6 +235,59 @@ def fit_profiles(
     return told
 
 
+OTHER_FITS = {
+    "energy": ("power/power_curves.csv", "power/energy_fit.csv"),
+    "online": ("online/online_fit.csv",),
+    "generation": ("power/generation.csv",),
+}
+"""Fits beside the serving profiles -> the files of the package's data that each makes."""
+
+
+def fit_other(kind: str, out: Path, *, force: bool = False) -> list[str]:
+    """Fit energy, online or generation rows (packaged) and write their files into `out`; returns what to tell.
+
+    Raises MeasurementError if `out` holds such a file (without `force`) or the kind is not known.
+    """
+    from factory_sim.calibration import energy, energy_steps, generation, online
+
+    writers = {
+        "power/power_curves.csv": energy.write_power_curves,
+        "power/energy_fit.csv": energy_steps.write_energy_fit,
+        "online/online_fit.csv": online.write_online_fit,
+        "power/generation.csv": generation.write_generation_bands,
+    }
+    if kind not in OTHER_FITS:
+        raise MeasurementError(f"kind '{kind}' is not known{closest(kind, ('serving', *OTHER_FITS))}")
+    targets = {name: out / name for name in OTHER_FITS[kind]}
+    for target in targets.values():
+        if target.exists() and not force:
+            raise MeasurementError(f"{target}: exists; give another folder, or --force to overwrite it")
+    for name, target in targets.items():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        writers[name](target)
+    return [f"{target} written" for target in targets.values()]
+
+
+def crossvalidate_other(kind: str) -> "pd.DataFrame":
+    """Errors (per cent) of energy or online rows with what is named in `left_out` kept from the fit."""
+    import pandas as pd
+
+    from factory_sim.calibration.energy_steps import crossvalidate_energy
+    from factory_sim.calibration.online import crossvalidate_online
+
+    if kind == "energy":
+        rows = [{"left_out": "model on a GPU", "metric": "energy_per_output_token"} | crossvalidate_energy()]
+    elif kind == "online":
+        rows = [
+            {"left_out": told, "metric": metric} | found
+            for by, told in (("experiment", "experiment"), ("model", "model on a GPU"))
+            for metric, found in crossvalidate_online(by).items()
+        ]
+    else:
+        raise MeasurementError(f"kind '{kind}' is not known{closest(kind, ('serving', 'energy', 'online'))}")
+    return pd.DataFrame(rows)
+
+
 def import_profile(file: Path, out: Path, facts: dict, *, force: bool = False) -> dict:
     """Fit one file of benchmark results of any supported tool, beside the packaged rows; returns what to tell.
 

@@ -26,6 +26,11 @@ def _print(frame, title: str) -> None:
     Console(highlight=False).print(tidy_table(frame, title=title))
 
 
+def _records(frame) -> list[dict]:
+    """The rows of a table for JSON; what is not known is null."""
+    return json.loads(frame.to_json(orient="records", double_precision=15))
+
+
 def _dump(what) -> None:
     sys.stdout.write(json.dumps(what, indent=1, allow_nan=False) + "\n")
 
@@ -53,7 +58,7 @@ def list_profiles(
         least_rows=least_rows, folder=folder,
     )  # fmt: skip
     if as_json:
-        _dump(found.to_dict("records"))
+        _dump(_records(found))
     else:
         _print(found.drop(columns=["model", "gpu", "engine", "precision"]), f"{len(found)} measured configurations")
 
@@ -96,10 +101,20 @@ def fit(
     ] = None,
     only: Annotated[bool, typer.Option("--only", help="Fit the rows of --measurements alone.")] = False,
     model: Annotated[str, typer.Option(help="Only models whose name contains this.")] = "",
+    kind: Annotated[
+        str, typer.Option(help="serving; or energy, online, generation: the fits beside it, of packaged rows.")
+    ] = "serving",
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing folder.")] = False,
 ) -> None:
     """Fit profiles to the packaged rows, or to your own; the packaged files are made by `profiles fit --out DIR`."""
-    from factory_sim.calibration.catalogue import fit_profiles
+    from factory_sim.calibration.catalogue import fit_other, fit_profiles
+
+    if kind != "serving":
+        if measurements is not None or only or model:
+            raise typer.BadParameter("--measurements, --only and --model go with --kind serving")
+        for line in fit_other(kind, out, force=force):
+            print(line)
+        return
 
     def progress(done: int, of: int) -> None:
         print(f"played all runs {done} of {of} times", file=sys.stderr)
@@ -141,7 +156,7 @@ def estimate(
         as_of=as_of, predecessor=like, folder=folder,
     )  # fmt: skip
     if as_json:
-        _dump(found.to_dict("records"))
+        _dump(_records(found))
     else:
         _print(found, f"{model} on {gpu} ({engine}, {precision}, {parallelism}), {isl} in, {osl} out")
 
@@ -175,12 +190,22 @@ def crossvalidate(
     scheme: Annotated[
         list[str], typer.Option("--scheme", help="concurrency, group, model_gpu, family, gpu; all when left out.")
     ] = [],  # noqa: B006
+    kind: Annotated[str, typer.Option(help="serving, energy or online rows.")] = "serving",
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Write residuals.csv, accuracy.csv and bands.csv.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Leave out, refit, predict: the accuracy table of the documentation, and the bands of each rung of trust."""
+    if kind != "serving":
+        from factory_sim.calibration.catalogue import crossvalidate_other
+
+        found = crossvalidate_other(kind)
+        if as_json:
+            _dump(_records(found))
+        else:
+            _print(found, "Errors of left-out rows, per cent; coverage of the P10-P90 bands")
+        return
     from factory_sim.calibration.accuracy import SCHEMES, SHIPPED, accuracy_table, band_table
     from factory_sim.calibration.accuracy import crossvalidate as leave_out
 
@@ -194,7 +219,7 @@ def crossvalidate(
         for name, frame in (("residuals", residuals[list(SHIPPED)]), ("accuracy", table), ("bands", band_table(residuals))):
             frame.to_csv(out / f"{name}.csv", index=False, float_format="%.5g", lineterminator="\n")
     if as_json:
-        _dump(table.to_dict("records"))
+        _dump(_records(table))
     else:
         _print(table, "Errors of left-out rows, per cent; coverage of the P10-P90 bands")
 

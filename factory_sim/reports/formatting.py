@@ -42,7 +42,7 @@ def figure_label(figure: str) -> str:
     """Return what people call a figure, e.g. `ttft_p95` is "TTFT p95"."""
     if figure in FIGURE_LABELS:
         return FIGURE_LABELS[figure]
-    words = [ABBREVIATIONS.get(word, word) for word in figure.split("_") if word]
+    words = [ABBREVIATIONS.get(word, word) for word in re.split("[_ ]", figure) if word]
     label = " ".join(words)
     return label[:1].upper() + label[1:]
 

@@ -96,7 +96,7 @@ def month_repriced() -> tuple:
     """The same four weeks priced at stated prices and at eight draws, as `factory-sim reprice` does."""
     table = windows(672, 8).assign(replication=lambda t: t.replication)
     terms = RunTerms(
-        "month", Money.model_validate({"plans": dict.fromkeys(SERVICES, PLAN)}), datetime(2026, 10, 1), 1, SERVICES, ()
+        "month", Money.model_validate({"plans": dict.fromkeys(SERVICES, PLAN)}), datetime(2026, 10, 1), 1, SERVICES, (), {}
     )
     start = time.process_time()
     postings = keep_books(table, terms.money, start=terms.start).postings

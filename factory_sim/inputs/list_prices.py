@@ -2,7 +2,7 @@
 
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from factory_sim.errors import PriceError, closest
 from factory_sim.records import Record
@@ -47,6 +47,8 @@ def _snapshot():
 def list_price(reference: str, as_of: date, processing: str = "standard") -> ListPrice:
     """Return the published price of ``model@provider`` on a day, in a processing class.
 
+    The list tells no day on which a model came out, so earlier days carry its first price; days after the newest change
+    that the list knows carry its last, and the source says so.
     Raises PriceError for an unknown provider or model (with the nearest names), for a model without token prices, and
     for a processing class that has no published price on that day.
     """
@@ -77,6 +79,18 @@ def list_price(reference: str, as_of: date, processing: str = "standard") -> Lis
     return _record(provider.id, model.id, as_of, processing, prices)
 
 
+@cache
+def newest_change() -> date:
+    """Newest day on which the packaged list says that a price changed: it is at least that recent."""
+    found = date.min
+    for provider in _snapshot().providers:
+        for model in provider.models:
+            priced = model.prices if isinstance(model.prices, list) else []
+            for entry in [*priced, *(model.price_variants or ())]:
+                found = max(found, getattr(entry.constraint, "start_date", None) or date.min)
+    return found
+
+
 def _levels(price) -> tuple[float | None, float | None, float | None]:
     """Base price, first threshold (tokens) and price above it; providers publish at most one threshold that matters."""
     if price is None:
@@ -100,6 +114,7 @@ def _record(provider: str, model: str, as_of: date, processing: str, prices) -> 
         raise PriceError(f"list_price: {model}@{provider} has different thresholds for input and output")
     threshold = threshold if threshold is not None else output_threshold
     has_long = threshold is not None
+    late = f"; carried forward from {newest_change()}, the last change that the list knows" if as_of > newest_change() else ""
     return ListPrice(
         provider=provider,
         model=model,
@@ -112,5 +127,5 @@ def _record(provider: str, model: str, as_of: date, processing: str, prices) -> 
         long_input_usd_per_million=(fresh if long_fresh is None else long_fresh) if has_long else None,
         long_output_usd_per_million=(output if long_output is None else long_output) if has_long else None,
         long_cached_input_usd_per_million=(cached if long_cached is None else long_cached) if has_long else None,
-        source=f"genai-prices {version('genai-prices')} (provider {provider}, model {model}, {processing})",
+        source=f"genai-prices {version('genai-prices')} (provider {provider}, model {model}, {processing}){late}",
     )

@@ -468,7 +468,7 @@ class Money(Record):
     drawn: dict[str, NonNegativeFloat] = Field(default_factory=dict)
     """Multipliers of single price rows, filled in by the price band; not for scenario files."""
     users: NonNegativeInt | None = None
-    """Users behind the traffic, for figures per user."""
+    """Users behind the traffic, for figures per user; those of the services' demand when left out."""
 
     @model_validator(mode="after")
     def _whole(self):

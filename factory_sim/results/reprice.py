@@ -53,6 +53,8 @@ class RunTerms:
     services: tuple[str, ...]
     reacting: tuple[str, ...]
     """Services whose demand or price answered to money while the run was played."""
+    users: dict[str, float]
+    """Users behind the demand of each service, where the scenario has them."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ def run_terms(scenario_yaml: str, where: str = "scenario.yaml") -> RunTerms:
         seed=int(raw.get("seed", 1)),
         services=tuple(services),
         reacting=tuple(name for name, service in services.items() if _reacts(service)),
+        users={name: float(count) for name, service in services.items() if (count := _users(service))},
     )
 
 
@@ -93,6 +96,11 @@ def read_money(raw: dict[str, Any], where: str) -> Money:
         return Money.model_validate(raw)
     except ValidationError as error:
         raise PriceError(explained(error, raw, Money, where, "money")) from None
+
+
+def _users(service: dict[str, Any]) -> float | None:
+    """Users behind the demand of a service; None for a replayed trace."""
+    return ((service.get("traffic") or {}).get("demand") or {}).get("users")
 
 
 def _reacts(service: dict[str, Any]) -> bool:

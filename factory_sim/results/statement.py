@@ -147,7 +147,8 @@ def units_by_period(
 def _units(
     found: Accounts, figures: pd.Series, sold: pd.DataFrame, family: str, per_conversation: float, per_task: float
 ) -> pd.DataFrame:
-    users = found.terms.money.users
+    services = set(found.windows.service.astype(str))
+    users = found.terms.money.users or sum(n for name, n in found.terms.users.items() if name in services)
     traffic = traffic_units(figures, users * found.replications if users else None, per_conversation, per_task)
     return unit_economics(figures, traffic + content_units(family), mean_prices(figures, sold))
 

@@ -47,6 +47,8 @@ class Pack:
     the ledger has it)."""
     traffic: pd.DataFrame
     """week, input_tokens, output_tokens, requests_completed, gpu_hours."""
+    invoices: pd.DataFrame | None = None
+    """Invoice lines by group, customer, month and line (mean over replications), where customers are told apart."""
 
 
 def pack(run: StoredRun) -> Pack:
@@ -72,7 +74,14 @@ def pack(run: StoredRun) -> Pack:
         "not live": "top-ups to minimums and shortfalls of commitments (column Amount is: settled in the run); which "
         "tokens fall into which volume tier or allowance; demand (what was served does not answer to a price here)",
     }
-    return Pack(facts, _with_bases(books.rows), _quantities(books, count), traffic.reset_index())
+    return Pack(facts, _with_bases(books.rows), _quantities(books, count), traffic.reset_index(), _invoices(books, count))
+
+
+def _invoices(books: Books, count: int) -> pd.DataFrame | None:
+    if books.invoices is None:
+        return None
+    keys = ["group", "customer", "month", "line"]
+    return (books.invoices.groupby(keys, sort=True).usd.sum() / count).reset_index()
 
 
 def _quantities(books: Books, count: int) -> pd.DataFrame:
@@ -306,7 +315,10 @@ def _check_sheet(sheet, content: Pack, rows: dict[str, int]) -> None:
 
 
 def write_tables(run: StoredRun, folder: str | Path, kind: str) -> list[Path]:
-    """Write the finance pack as csv or parquet files (prices, quantities, traffic) into a new folder; return them."""
+    """Write the finance pack as csv or parquet files into a new folder; return them.
+
+    Files: prices, quantities, traffic, and invoices where customers are told apart.
+    """
     import pandas as pd
 
     from factory_sim.results.store import write_table
@@ -318,6 +330,7 @@ def write_tables(run: StoredRun, folder: str | Path, kind: str) -> list[Path]:
     columns = ("row", "value", "low", "high", "unit", "as_of", "basis", "trust", "source", "note")
     prices = pd.DataFrame([[getattr(row, c) for c in columns] for row in content.prices.values()], columns=columns)
     tables = {"prices": prices, "quantities": content.quantities, "traffic": content.traffic}
+    tables |= {} if content.invoices is None else {"invoices": content.invoices}
     try:
         folder.mkdir(parents=True)
         written = []

@@ -8,7 +8,7 @@ import pytest
 from genai_prices import Usage, calc_price, data_snapshot
 
 from factory_sim.errors import PriceError
-from factory_sim.inputs.list_prices import list_price
+from factory_sim.inputs.list_prices import list_price, newest_change
 
 AS_OF = date(2026, 11, 1)
 
@@ -53,6 +53,12 @@ def test_batch_prices_are_those_of_the_table(row):
 def test_prices_are_those_of_their_day():
     assert list_price("o3@openai", date(2025, 5, 1)).output_usd_per_million == 40
     assert list_price("o3@openai", AS_OF).output_usd_per_million == 8
+
+
+def test_a_day_after_the_list_says_that_the_price_is_carried_forward():
+    assert "carried forward from" in list_price("o3@openai", date(2035, 1, 1)).source
+    assert "carried forward" not in list_price("o3@openai", newest_change()).source
+    assert date(2026, 1, 1) < newest_change() < date(2035, 1, 1)
 
 
 def test_long_context_prices_are_there():

@@ -297,6 +297,15 @@ def test_the_pack_as_tables(run, tmp_path, kind):
         write_tables(run, tmp_path / "pack", kind)
 
 
+def test_customers_have_their_invoices_in_the_pack(tmp_path):
+    groups = [{"name": "many", "service": "chat", "share": 1.0, "count": 3}]
+    found = store(tmp_path / "run", MONEY | {"customers": groups})
+    paths = write_tables(found, tmp_path / "pack", "csv")
+    invoices = pd.read_csv(paths[-1])
+    assert sorted(set(invoices.customer)) == [1, 2, 3]
+    assert invoices.usd.sum() == pytest.approx(explain(found, "revenue", service="chat").root.value, rel=1e-6)
+
+
 OFFICE = shutil.which("soffice") or shutil.which("libreoffice")
 
 

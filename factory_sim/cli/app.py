@@ -5,6 +5,7 @@ import typer
 from factory_sim.cli import books, capacity, frontier, inspect, profiles, report, schema, timeline
 from factory_sim.cli import run as run_commands
 from factory_sim.cli import statement as statements
+from factory_sim.cli import tokens as token_counts
 
 app = typer.Typer(
     name="factory-sim",
@@ -41,7 +42,7 @@ app.command("statement")(statements.statement)
 app.command("reprice")(books.reprice)
 app.command("explain")(books.explain)
 app.command("export")(books.export)
-app.command("tokens")(books.tokens)
+app.command("tokens")(token_counts.tokens)
 app.command("inspect")(inspect.inspect)
 app.add_typer(profiles.app, name="profiles")
 app.command("schema")(schema.schema)

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from factory_sim.inputs.money import Money, Own, Plan, Rent
+from factory_sim.inputs.money import Money, Own, Rent
+from factory_sim.inputs.plans import Plan
 from factory_sim.inputs.prices import PriceBook, PriceRow, price_book
 from factory_sim.ledger import tariffs
 from factory_sim.ledger.plans import plans_of, token_rows

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from factory_sim.inputs.money import CustomerGroup, Money, Plan
+from factory_sim.inputs.money import Money
+from factory_sim.inputs.plans import CustomerGroup, Plan
 from factory_sim.ledger.accounts import NANO
+from factory_sim.ledger.bills import Months, Usage
 from factory_sim.ledger.entries import Calendar, Entries
-from factory_sim.ledger.plans import Months, Usage, plans_of, sell_elements, valid_plan
+from factory_sim.ledger.plans import plans_of, sell_elements, valid_plan
 
 if TYPE_CHECKING:
     import pandas as pd

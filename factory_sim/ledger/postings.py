@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from factory_sim.errors import PriceError, closest
-from factory_sim.inputs.money import LatencyPromise, Money
+from factory_sim.inputs.money import Money
+from factory_sim.inputs.plans import LatencyPromise
 from factory_sim.inputs.prices import PriceBook, PriceRow, price_book
 from factory_sim.ledger import customers
 from factory_sim.ledger.accounts import COST_LINES, REVENUE_LINES
+from factory_sim.ledger.bills import Usage
 from factory_sim.ledger.costs import cost_entries, training_windows
 from factory_sim.ledger.entries import Calendar, Entries, assemble, scale_of
 from factory_sim.ledger.fleet import departure_entries
-from factory_sim.ledger.plans import Usage, plans_of, sell, valid_plan
+from factory_sim.ledger.plans import plans_of, sell, valid_plan
 from factory_sim.ledger.promises import latency_promises, promise_levels
 
 if TYPE_CHECKING:

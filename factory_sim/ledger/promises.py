@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from factory_sim.histogram import lower_edge
-from factory_sim.inputs.money import LatencyPromise, Money
+from factory_sim.inputs.money import Money
+from factory_sim.inputs.plans import LatencyPromise
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,7 +5,6 @@ and the package are at hand (``factory-sim[tokenizers]``), else from measured to
 language.
 """
 
-import csv
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -16,6 +15,8 @@ from pydantic import ValidationError
 
 from factory_sim.errors import FactorySimError, ScenarioError, closest
 from factory_sim.inputs.content import Content, ContentRequest
+from factory_sim.model.image_tokens import image_tokens
+from factory_sim.model.token_tables import number, row_of, table_of
 from factory_sim.records import Record
 
 
@@ -38,41 +39,24 @@ class TokenCount(Record):
     source: str
 
 
-@cache
-def _table(name: str) -> tuple[dict[str, str], ...]:
-    with files("factory_sim.data").joinpath("tokenization", name).open(encoding="utf-8", newline="") as file:
-        return tuple(csv.DictReader(file))
-
-
-def _row(table: str, name: str, what: str, key: str = "name") -> dict[str, str]:
-    rows = {row[key]: row for row in _table(table)}
-    if name not in rows:
-        raise ScenarioError(f"{what} '{name}' is not known{closest(name, rows)}")
-    return rows[name]
-
-
-def _number(row: dict[str, str], column: str) -> float | None:
-    return float(row[column]) if row[column] else None
-
-
 def tokenizers() -> tuple[str, ...]:
     """Names of the tokenizers whose tokens per word and character were measured."""
-    return tuple(dict.fromkeys(row["tokenizer"] for row in _table("tokenizer_fertility.csv")))
+    return tuple(dict.fromkeys(row["tokenizer"] for row in table_of("tokenizer_fertility.csv")))
 
 
 def families() -> tuple[str, ...]:
     """Families of models with rules for every modality."""
-    return tuple(row["family"] for row in _table("families.csv"))
+    return tuple(row["family"] for row in table_of("families.csv"))
 
 
 def family(name: str) -> dict[str, str]:
     """Tokenizer and rules of a family: tokenizer, image, audio_in, audio_out, video, list_price, note."""
-    return _row("families.csv", name, "family", "family")
+    return row_of("families.csv", name, "family", "family")
 
 
 def language_name(language: str) -> str:
     """English name of a language given by ISO 639-1 code or name; ScenarioError names the closest."""
-    codes = {row["code"]: row["language"] for row in _table("languages.csv")}
+    codes = {row["code"]: row["language"] for row in table_of("languages.csv")}
     if language.lower() in codes:
         return codes[language.lower()]
     names = {name.lower(): name for name in codes.values()}
@@ -87,7 +71,7 @@ def _fertility(tokenizer: str, language: str) -> dict[str, str]:
         raise ScenarioError(f"tokenizer '{tokenizer}' is not known{closest(tokenizer, tokenizers())}")
     name = language_name(language)
     return next(
-        row for row in _table("tokenizer_fertility.csv") if row["tokenizer"] == tokenizer and row["language"] == name
+        row for row in table_of("tokenizer_fertility.csv") if row["tokenizer"] == tokenizer and row["language"] == name
     )
 
 
@@ -204,78 +188,8 @@ def _size(size: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def image_tokens(rule: str, width_px: float, height_px: float) -> float:
-    """Tokens of one image under a provider's rule (a row of images.csv), after the resizing that it does first."""
-    row = _row("images.csv", rule, "image rule")
-    return _IMAGE_RULES[row["rule"]](row, float(width_px), float(height_px))
-
-
-def _fixed(row: dict[str, str], width: float, height: float) -> float:
-    return float(row["base_tokens"])
-
-
-def _tiles(row: dict[str, str], width: float, height: float) -> float:
-    """Squares of unit_px that cover the image."""
-    small = _number(row, "small_px")
-    if small is not None and max(width, height) <= small:
-        return float(row["small_tokens"])
-    width, height = _shrunk(width, height, _number(row, "fit_px"), _number(row, "short_side_px"))
-    unit = float(row["unit_px"])
-    tiles = math.ceil(width / unit) * math.ceil(height / unit)
-    return float(row["base_tokens"]) + float(row["tokens_per_unit"]) * tiles
-
-
-def _shrunk(width: float, height: float, fit: float | None, short: float | None) -> tuple[float, float]:
-    for limit, side in ((fit, max), (short, min)):
-        if limit is not None and side(width, height) > limit:
-            scale = limit / side(width, height)
-            # Rounded before the tiles are counted, so that 768.0000001 pixels are not a tile more.
-            width, height = round(width * scale), round(height * scale)
-    return width, height
-
-
-def _patches(row: dict[str, str], width: float, height: float) -> float:
-    """Patches that cover the image, which is first shrunk to the longest edge and to the most tokens allowed."""
-    width, height = _shrunk(width, height, _number(row, "long_edge_px"), None)
-    unit, most = float(row["unit_px"]), _number(row, "max_tokens")
-    columns, rows = math.ceil(width / unit), math.ceil(height / unit)
-    if most is not None and columns * rows > most:
-        columns, rows = _largest_grid(width, height, unit, most)
-    breaks = (_number(row, "row_tokens") or 0.0) * rows
-    return float(row["base_tokens"]) + float(row["tokens_per_unit"]) * columns * rows + breaks
-
-
-def _largest_grid(width: float, height: float, unit: float, most: float) -> tuple[int, int]:
-    """Columns and rows of the largest scaled-down image whose patches are at most ``most`` (bisection on the scale)."""
-    fits, too_large = 0.0, 1.0
-    for _ in range(60):
-        scale = (fits + too_large) / 2
-        if math.ceil(width * scale / unit) * math.ceil(height * scale / unit) <= most:
-            fits = scale
-        else:
-            too_large = scale
-    return math.ceil(width * fits / unit), math.ceil(height * fits / unit)
-
-
-def _rounded_patches(row: dict[str, str], width: float, height: float) -> float:
-    """Sides rounded to whole patches, then scaled into the allowed number of patches."""
-    unit, least, most = float(row["unit_px"]), float(row["min_tokens"]), float(row["max_tokens"])
-    columns, rows = max(round(width / unit), 1), max(round(height / unit), 1)
-    area = width * height / unit**2
-    if columns * rows > most:
-        shrink = math.sqrt(area / most)
-        columns, rows = max(int(width / shrink / unit), 1), max(int(height / shrink / unit), 1)
-    elif columns * rows < least:
-        grow = math.sqrt(least / area)
-        columns, rows = math.ceil(width * grow / unit), math.ceil(height * grow / unit)
-    return float(columns * rows) * float(row["tokens_per_unit"])
-
-
-_IMAGE_RULES = {"fixed": _fixed, "tiles": _tiles, "patches": _patches, "rounded_patches": _rounded_patches}
-
-
 def _image(rule: str, width: float, height: float, count: float = 1.0, part: str | None = None) -> TokenCount:
-    row = _row("images.csv", rule, "image rule")
+    row = row_of("images.csv", rule, "image rule")
     tokens = image_tokens(rule, width, height) * count
     part = part or f"image {width:g}x{height:g}"
     return _sure(part, count, "images", tokens, row["label"], row["basis"], row["source"])
@@ -283,8 +197,8 @@ def _image(rule: str, width: float, height: float, count: float = 1.0, part: str
 
 def audio_tokens(rule: str, seconds: float) -> TokenCount:
     """Tokens of sound under a rule of audio.csv: encoder positions, semantic tokens or codec codes per second."""
-    row = _row("audio.csv", rule, "audio rule")
-    whole = _number(row, "whole_s")
+    row = row_of("audio.csv", rule, "audio rule")
+    whole = number(row, "whole_s")
     counted = math.ceil(seconds / whole - 1e-9) * whole if whole else seconds
     rates = [float(row[column]) for column in ("tokens_per_s", "low", "high")]
     tokens, low, high = (counted * rate for rate in rates)
@@ -297,7 +211,7 @@ def audio_tokens(rule: str, seconds: float) -> TokenCount:
 
 def video_tokens(rule: str, seconds: float, width_px: float, height_px: float) -> TokenCount:
     """Tokens of video without sound: a rate per second, or the patches of the frames sampled."""
-    row = _row("video.csv", rule, "video rule")
+    row = row_of("video.csv", rule, "video rule")
     if row["rule"] == "per_second":
         tokens = seconds * float(row["tokens_per_s"])
     else:
@@ -309,7 +223,7 @@ def video_tokens(rule: str, seconds: float, width_px: float, height_px: float) -
 
 def sequence_tokens(rule: str, units: float) -> TokenCount:
     """Tokens of a gene sequence (bases) or of one sensor channel (samples)."""
-    row = _row("sequences.csv", rule, "sequence rule")
+    row = row_of("sequences.csv", rule, "sequence rule")
     value, low, high = (float(row[column]) for column in ("tokens_per_unit", "low", "high"))
     tokens = math.ceil(units * value - 1e-9)
     if rule.endswith("overlapping"):
@@ -322,7 +236,7 @@ def sequence_tokens(rule: str, units: float) -> TokenCount:
 
 
 def _fact(item: str) -> dict[str, str]:
-    return _row("content.csv", item, "content figure", "item")
+    return row_of("content.csv", item, "content figure", "item")
 
 
 def _pages(content: Content, tokenizer: str, rules: dict[str, str]) -> list[TokenCount]:

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from factory_sim.cli import books
 from factory_sim.cli import statement as statements
+from factory_sim.cli import tokens as token_counts
 from factory_sim.errors import FactorySimError
 from tests.made_up_run import store
 
@@ -20,7 +21,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def app():
     app = typer.Typer()
-    for command in (books.tokens, books.reprice, books.explain, statements.statement, books.export):
+    for command in (token_counts.tokens, books.reprice, books.explain, statements.statement, books.export):
         app.command(command.__name__)(command)
     return app
 

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from factory_sim.inputs.money import CustomerGroup, Money
+from factory_sim.inputs.money import Money
+from factory_sim.inputs.plans import CustomerGroup
 from factory_sim.ledger import customers
 from factory_sim.ledger.postings import keep_books
 from factory_sim.ledger.statements import total_nusd

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from factory_sim.errors import PriceError
-from factory_sim.inputs.money import Money, Plan
-from factory_sim.ledger.plans import check_plan_names, credit_fraction
+from factory_sim.inputs.money import Money
+from factory_sim.inputs.plans import Plan
+from factory_sim.ledger.bills import credit_fraction
+from factory_sim.ledger.plans import check_plan_names
 from factory_sim.ledger.postings import post
 from factory_sim.ledger.statements import total_nusd, totals
 

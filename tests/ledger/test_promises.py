@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from factory_sim.errors import PriceError
 from factory_sim.histogram import histogram
-from factory_sim.inputs.money import LatencyPromise, Money
+from factory_sim.inputs.money import Money
+from factory_sim.inputs.plans import LatencyPromise
 from factory_sim.ledger.postings import post
 from factory_sim.ledger.promises import column_names, with_promises
 from factory_sim.ledger.statements import total_nusd

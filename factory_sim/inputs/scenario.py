@@ -65,7 +65,7 @@ class System(Record):
     kv_cache_tokens: PositiveInt | None = None
     """KV cache of one worker, tokens; from memory less weights when left out."""
     profiles: str | None = None
-    """Folder of own profiles that `factory-sim profiles import` or `fit` wrote; the packaged ones when left out."""
+    """Folder of own profiles that `profiles import` or `profiles fit` wrote; the packaged ones when left out."""
 
 
 class Change(Record):

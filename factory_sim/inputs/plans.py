@@ -24,9 +24,9 @@ class LongContext(Record):
     """Times the input price."""
     output_multiplier: NonNegativeFloat = 1.5
     """Times the output price."""
-    share_of_input: Fraction = 0.0
-    """Part of input tokens in such requests; used where usage comes as totals, not request by request."""
-    share_of_output: Fraction = 0.0
+    share_of_input: Fraction | None = None
+    """Part of input tokens in such requests; that of the requests played when left out."""
+    share_of_output: Fraction | None = None
     """Part of output tokens in such requests; likewise."""
 
 
@@ -60,7 +60,8 @@ class Subscription(Record):
     subscribers: NonNegativeFloat = 1.0
     """Paying subscribers of the service (or of one customer, where usage is by customer)."""
     overage: Literal["bill", "block"] = "bill"
-    """Beyond the allowance: ``bill`` at the token prices, or ``block`` (nothing is billed; the engine refuses)."""
+    """Beyond the allowance: ``bill`` at the token prices, or ``block`` (nothing is billed). The
+    run serves it all the same; ``admission.user_tokens_per_minute`` holds users back while it is played."""
 
 
 class Commitment(Record):
@@ -153,7 +154,7 @@ class Plan(Record):
     valid_until: date | None = None
     """Day on which the next takes over (not included)."""
     long_context: LongContext | None = None
-    """Dearer long prompts; with a list price the provider's thresholds and prices hold and only the shares count."""
+    """Dearer long prompts; with a list price the provider's thresholds and prices hold and only stated shares count."""
     tiers: tuple[ServiceTier, ...] = ()
     """Traffic classes; the rest of the tokens is standard."""
     volume: tuple[VolumeTier, ...] = ()

@@ -6,7 +6,7 @@ not told apart. Minimums, commitments and credits count per payer and calendar m
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -43,6 +43,8 @@ class Usage:
     """Times the plan's prices, where the run let prices move."""
     service_level: dict[str, tuple[np.ndarray, np.ndarray]] | None = None
     """(good, all) counts of each promise: availability, within_promise, served."""
+    long_shares: dict[str, np.ndarray] = field(default_factory=dict)
+    """Part of the tokens in long prompts, by the name of its column."""
 
     def __len__(self) -> int:
         return len(self.window)
@@ -55,10 +57,11 @@ class Usage:
         fields = {
             name: None if value is None else value[keep]
             for name, value in vars(self).items()
-            if name != "service_level"
+            if name not in ("service_level", "long_shares")
         }
         level = None if level is None else {name: (good[keep], whole[keep]) for name, (good, whole) in level.items()}
-        return Usage(**fields, service_level=level)
+        shares = {name: share[keep] for name, share in self.long_shares.items()}
+        return Usage(**fields, service_level=level, long_shares=shares)
 
 
 def plan_row(name: str, value: float, unit: str, plan: Plan, source: str, basis: str, money: Money) -> PriceRow:

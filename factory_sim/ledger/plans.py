@@ -18,6 +18,7 @@ from factory_sim.inputs.prices import PriceRow, stated_basis
 from factory_sim.ledger.accounts import revenue_accounts
 from factory_sim.ledger.bills import NO_SOURCE, Months, Usage, credits, months_of, plan_row, top_ups
 from factory_sim.ledger.entries import Calendar, Entries, entries
+from factory_sim.ledger.long_context import column_name, long_context
 from factory_sim.units import MILLION
 
 TOKEN_LINES = ("input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens")
@@ -132,20 +133,16 @@ def _token_entries(plan: Plan, key: str, usage: Usage, bill: Months, money: Mone
     standard = 1 - sum(tier.share for tier in plan.tiers)
     classes = [("", 1.0, standard if standard > 1e-12 else 0.0)]
     classes += [(f" {tier.name}", tier.multiplier, tier.share) for tier in plan.tiers]
-    long = _listed_long_context(plan) if plan.list_price else plan.long_context
+    long = long_context(plan)
     element = np.arange(len(usage))
     sheets = []
     for line, row in rows.items():
-        side = "input" if "input" in line else "output"
-        contexts = [("", 1.0, 1.0)]
-        if long is not None:
-            share = getattr(long, f"share_of_{side}")
-            contexts = [("", 1.0, 1 - share), (" long context", getattr(long, f"{side}_multiplier"), share)]
+        contexts = _contexts(long, "input" if "input" in line else "output", usage, key)
         for segment, level, part in segments:
             for name, multiplier, tier_share in classes:
                 for context, times, context_share in contexts:
                     share = tier_share * context_share
-                    if share == 0:
+                    if not np.any(share):
                         continue
                     label = segment + name + context
                     factor = level * multiplier * times * discount
@@ -153,6 +150,23 @@ def _token_entries(plan: Plan, key: str, usage: Usage, bill: Months, money: Mone
                     tokens = quantity[line] * share if part is None else quantity[line] * (part * share)
                     sheets += _priced(line, tokens, (charged, usage.price_factor), element)
     return sheets
+
+
+def _contexts(
+    long: LongContext | None, side: str, usage: Usage, key: str
+) -> list[tuple[str, float, float | np.ndarray]]:
+    """(label, multiplier, part of the tokens) of normal and of long prompts."""
+    if long is None:
+        return [("", 1.0, 1.0)]
+    share = getattr(long, f"share_of_{side}")
+    if share is None:
+        name = column_name(long.above_tokens, side)
+        if name not in usage.long_shares:
+            raise PriceError(
+                f"money.plans.{key}.long_context: the run tells no lengths of prompts; state share_of_input and share_of_output"
+            )
+        share = usage.long_shares[name]
+    return [("", 1.0, 1.0 - share), (" long context", getattr(long, f"{side}_multiplier"), share)]
 
 
 def _at(row: PriceRow, factor: float, label: str) -> PriceRow:
@@ -194,20 +208,6 @@ def _segments(plan: Plan, tokens: np.ndarray, bill: Months) -> list[tuple[str, f
         label = f" above {lower:g} tokens" if lower > 0 else ""
         segments.append((label, multiplier, part))
     return segments
-
-
-def _listed_long_context(plan: Plan) -> LongContext | None:
-    """The provider's own long-context prices; the plan says how much of the traffic is that long."""
-    listed = list_price(plan.list_price, plan.as_of, plan.processing)
-    if listed.long_above_tokens is None:
-        return None
-    return LongContext(
-        above_tokens=listed.long_above_tokens,
-        input_multiplier=listed.long_input_usd_per_million / listed.input_usd_per_million,
-        output_multiplier=listed.long_output_usd_per_million / listed.output_usd_per_million,
-        share_of_input=plan.long_context.share_of_input if plan.long_context else 0.0,
-        share_of_output=plan.long_context.share_of_output if plan.long_context else 0.0,
-    )
 
 
 def _priced(

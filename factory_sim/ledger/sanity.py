@@ -14,8 +14,8 @@ from factory_sim.inputs.money import Money, Rent
 from factory_sim.inputs.prices import PriceBook, PriceRow, price_book, row_date
 from factory_sim.ledger import tariffs
 from factory_sim.ledger.bands import other_prices
+from factory_sim.ledger.plan_facts import fact_columns
 from factory_sim.ledger.plans import check_plan_names, plans_of, token_rows
-from factory_sim.ledger.promises import column_names, latency_promises
 from factory_sim.units import DAY_S, HOUR_S
 
 SPOT = "-spot"
@@ -82,7 +82,7 @@ def rehearse(money: Money, fleet: Sequence[tuple[str, str, str]], start: datetim
     start_s = np.minimum(np.tile(days * DAY_S, len(fleet)), max(duration_days * DAY_S - HOUR_S, 0.0))
     table = dict.fromkeys(WINDOW_COLUMNS, 1.0) | {"replication": 0, "gpus": 1.0, "service": service, "stage": stage}
     table |= dict.fromkeys(("requests_within_slo", "requests_turned_away", "requests_lost"), 0.0)
-    table |= {name: 1.0 for promise in latency_promises(money) for name in column_names(promise)}
+    table |= dict.fromkeys(fact_columns(money), 0.5)
     table |= {"gpu": gpu, "start_s": start_s, "end_s": start_s + HOUR_S}
     post(pd.DataFrame(table), money, start=start)
 

@@ -15,8 +15,8 @@ from factory_sim.errors import RunError, closest
 from factory_sim.inputs.prices import PriceRow
 from factory_sim.inputs.profiles import groups
 from factory_sim.ledger.accounts import COST_LINES, NANO, REVENUE_LINES
+from factory_sim.ledger.plan_facts import with_plan_facts
 from factory_sim.ledger.postings import Books, keep_books
-from factory_sim.ledger.promises import with_promises
 from factory_sim.ledger.sanity import stale_prices
 from factory_sim.ledger.statements import kinds, signed_nusd
 from factory_sim.results.reprice import UNITS, RunTerms, run_terms
@@ -126,7 +126,7 @@ def explain(run: StoredRun, figure: str, window: str = "whole", service: str = "
     if figure not in known:
         raise RunError(f"{run.folder}: no figure '{figure}'{closest(figure, known)}")
     windows = picked(run.tables["windows"], window, service, run)
-    books = keep_books(with_promises(run.tables["windows"], run.tables, stored.money), stored.money, start=stored.start)
+    books = keep_books(with_plan_facts(run.tables["windows"], run.tables, stored.money), stored.money, start=stored.start)
     root = _tree(figure, windows, books, window, service, run)
     rows = figures[(figures.figure == figure) & (figures.window == window) & (figures.service == service)]
     summary = rows.iloc[0].to_dict() if len(rows) else None

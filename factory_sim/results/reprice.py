@@ -16,9 +16,9 @@ from factory_sim.inputs.money import Money, Scale
 from factory_sim.inputs.schema_errors import explained
 from factory_sim.ledger.accounts import COST_LINES, REVENUE_LINES
 from factory_sim.ledger.bands import draw_prices
+from factory_sim.ledger.plan_facts import with_plan_facts
 from factory_sim.ledger.plans import check_plan_names
 from factory_sim.ledger.postings import Books, keep_books, post
-from factory_sim.ledger.promises import with_promises
 from factory_sim.ledger.statements import window_money
 from factory_sim.streams import stream
 from factory_sim.units import MILLION, WEEK_S
@@ -201,8 +201,8 @@ def reprice(run: StoredRun, settings: Sequence[str] = (), scales: Sequence[str] 
     stored = run_terms(run.scenario_yaml, str(run.folder / "scenario.yaml"))
     terms = changed_money(stored.money, settings, scales)
     check_plan_names(terms, list(stored.services))
-    windows = with_promises(run.tables["windows"], run.tables, terms)
-    old = keep_books(with_promises(windows, run.tables, stored.money), stored.money, start=stored.start).postings
+    windows = with_plan_facts(run.tables["windows"], run.tables, terms)
+    old = keep_books(with_plan_facts(windows, run.tables, stored.money), stored.money, start=stored.start).postings
     before = money_figures(windows, old, old).drop(columns=["low", "high"])
     books = keep_books(windows, terms, start=stored.start)
     after = money_figures(windows, books.postings, drawn_postings(windows, terms, stored))

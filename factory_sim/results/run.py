@@ -15,8 +15,8 @@ from factory_sim.inputs.overrides import scenario_yaml
 from factory_sim.inputs.provenance import digest, provenance
 from factory_sim.inputs.scenario import Scenario
 from factory_sim.ledger.bands import draw_prices
+from factory_sim.ledger.plan_facts import with_plan_facts
 from factory_sim.ledger.postings import post
-from factory_sim.ledger.promises import with_promises
 from factory_sim.ledger.sanity import money_warnings, rehearse
 from factory_sim.results.checks import check
 from factory_sim.results.draws import draws
@@ -69,7 +69,7 @@ def run(
         s.curve.requests_played for r in services for s in r.stages if s.curve
     )
     progress(f"{scenario.name}: {played:,} requests played; pricing and checking")
-    tables["postings"], drawn = _postings(scenario, with_promises(tables["windows"], tables, scenario.money))
+    tables["postings"], drawn = _postings(scenario, with_plan_facts(tables["windows"], tables, scenario.money))
     tables["series"] = series(tables, drawn)
     tables["replications"] = replications(tables, drawn)
     summary = {

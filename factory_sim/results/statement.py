@@ -11,8 +11,8 @@ from factory_sim.errors import RunError, closest
 from factory_sim.inputs.prices import price_book
 from factory_sim.ledger.accounts import NANO, line_title, statement_titles
 from factory_sim.ledger.entries import Calendar
+from factory_sim.ledger.plan_facts import with_plan_facts
 from factory_sim.ledger.postings import Books, keep_books
-from factory_sim.ledger.promises import with_promises
 from factory_sim.ledger.statements import kinds, profit_and_loss, totals, unit_costs, with_period
 from factory_sim.ledger.tariffs import priced
 from factory_sim.ledger.units import content_units, power_figures, traffic_units, unit_economics
@@ -53,7 +53,7 @@ class Accounts:
 def accounts(run: StoredRun, service: str = "all") -> Accounts:
     """Price a stored run at its stated prices, for one service or all."""
     terms = run_terms(run.scenario_yaml, str(run.folder / "scenario.yaml"))
-    windows = with_promises(run.tables["windows"], run.tables, terms.money)
+    windows = with_plan_facts(run.tables["windows"], run.tables, terms.money)
     books = keep_books(windows, terms.money, start=terms.start)
     count = windows.replication.nunique()
     if service != "all":

@@ -17,8 +17,8 @@ import numpy as np
 from factory_sim.errors import RunError, closest
 from factory_sim.inputs.money import Money
 from factory_sim.ledger.bands import draw_prices, vintages, with_vintage
+from factory_sim.ledger.plan_facts import with_plan_facts
 from factory_sim.ledger.postings import post
-from factory_sim.ledger.promises import with_promises
 from factory_sim.ledger.sanity import SPOT
 from factory_sim.ledger.statements import totals
 from factory_sim.results.explain import RATIOS, picked, span_names
@@ -244,7 +244,7 @@ def explain_band(run: StoredRun, figure: str, window: str = "whole", service: st
     """
     stored = run_terms(run.scenario_yaml, str(run.folder / "scenario.yaml"))
     draws = run.tables["draws"] if "draws" in run.tables else None  # noqa: SIM401 (get raises on a run without them)
-    every = with_promises(run.tables["windows"], run.tables, stored.money)
+    every = with_plan_facts(run.tables["windows"], run.tables, stored.money)
     windows = picked(every, window, service, run)
     below = RATIOS[figure][0] if figure in RATIOS else figure
     if below in FIGURES:

@@ -20,8 +20,8 @@ import numpy as np
 from factory_sim.errors import RunError
 from factory_sim.inputs.prices import PriceRow, price_book
 from factory_sim.ledger.accounts import NANO, line_title, statement_titles
+from factory_sim.ledger.plan_facts import with_plan_facts
 from factory_sim.ledger.postings import Books, keep_books
-from factory_sim.ledger.promises import with_promises
 from factory_sim.ledger.statements import kinds, signed_nusd
 from factory_sim.results.reprice import run_terms
 from factory_sim.units import WEEK_S
@@ -54,7 +54,7 @@ class Pack:
 def pack(run: StoredRun) -> Pack:
     """Gather the finance pack of a stored run, at the stated prices."""
     stored = run_terms(run.scenario_yaml, str(run.folder / "scenario.yaml"))
-    windows = with_promises(run.tables["windows"], run.tables, stored.money)
+    windows = with_plan_facts(run.tables["windows"], run.tables, stored.money)
     books = keep_books(windows, stored.money, start=stored.start)
     count = windows.replication.nunique()
     week = (windows.start_s // WEEK_S).astype(int) + 1

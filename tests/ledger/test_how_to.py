@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from factory_sim.inputs.money import Money
+from factory_sim.ledger.plan_facts import fact_columns
 from factory_sim.ledger.postings import post
-from factory_sim.ledger.promises import column_names, latency_promises
 from factory_sim.ledger.statements import totals
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to-price.md"
@@ -20,8 +20,7 @@ BLOCKS = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.D
 def test_a_block_of_the_page_can_be_posted(make_windows, block):
     money = Money.model_validate(yaml.safe_load(block))
     windows = make_windows(hours=24, output_tokens=1e8, input_tokens=1e8)
-    kept = {name: 1000.0 for promise in latency_promises(money) for name in column_names(promise)}
-    windows = windows.assign(**kept)
+    windows = windows.assign(**dict.fromkeys(fact_columns(money), 0.5))
     books = totals(post(windows, money, start=datetime(2026, 8, 31, 12, tzinfo=UTC)))
     assert books.cost.iloc[0] > 0
     assert books.revenue.iloc[0] > 0 or not money.plans

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from factory_sim.inputs.list_prices import list_price
+from factory_sim.errors import PriceError
+from factory_sim.inputs.list_prices import ListPrice, list_price
 from factory_sim.inputs.plans import LongContext, Plan
 
 if TYPE_CHECKING:
@@ -17,11 +18,19 @@ if TYPE_CHECKING:
     from factory_sim.inputs.money import Money
 
 
-def long_context(plan: Plan) -> LongContext | None:
+def listed_price(plan: Plan, key: str) -> ListPrice:
+    """The list price that a plan names; PriceError says which plan."""
+    try:
+        return list_price(plan.list_price, plan.as_of, plan.processing)
+    except PriceError as error:
+        raise PriceError(f"money.plans.{key}.{error}") from None
+
+
+def long_context(plan: Plan, key: str) -> LongContext | None:
     """The plan's terms for long prompts; with a list price the provider's own, with the parts that the plan states."""
     if not plan.list_price:
         return plan.long_context
-    listed = list_price(plan.list_price, plan.as_of, plan.processing)
+    listed = listed_price(plan, key)
     if listed.long_above_tokens is None:
         return None
     stated = plan.long_context
@@ -41,8 +50,10 @@ def column_name(above_tokens: float, side: str) -> str:
 
 def measured_thresholds(money: Money) -> list[float]:
     """Thresholds of all plans whose parts are to be measured, rising."""
-    plans = [plan for found in money.plans.values() for plan in (found if isinstance(found, tuple) else (found,))]
-    terms = [long for plan in plans if (long := long_context(plan)) is not None]
+    plans = [
+        (plan, key) for key, found in money.plans.items() for plan in (found if isinstance(found, tuple) else (found,))
+    ]
+    terms = [long for plan, key in plans if (long := long_context(plan, key)) is not None]
     return sorted({t.above_tokens for t in terms if None in (t.share_of_input, t.share_of_output)})
 
 

@@ -11,14 +11,13 @@ from datetime import date
 import numpy as np
 
 from factory_sim.errors import PriceError, closest
-from factory_sim.inputs.list_prices import list_price
 from factory_sim.inputs.money import Money
 from factory_sim.inputs.plans import LongContext, Plan, plans_in_time
 from factory_sim.inputs.prices import PriceRow, stated_basis
 from factory_sim.ledger.accounts import revenue_accounts
 from factory_sim.ledger.bills import NO_SOURCE, Months, Usage, credits, months_of, plan_row, top_ups
 from factory_sim.ledger.entries import Calendar, Entries, entries
-from factory_sim.ledger.long_context import column_name, long_context
+from factory_sim.ledger.long_context import column_name, listed_price, long_context
 from factory_sim.units import MILLION
 
 TOKEN_LINES = ("input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens")
@@ -50,10 +49,7 @@ def token_rows(plan: Plan, key: str, money: Money) -> dict[str, PriceRow]:
     """Prices of a plan in USD per token, by line; lines that the plan does not price are absent."""
     dated = f"@{plan.valid_from}" if plan.valid_from else ""
     if plan.list_price:
-        try:
-            listed = list_price(plan.list_price, plan.as_of, plan.processing)
-        except PriceError as error:
-            raise PriceError(f"money.plans.{key}.{error}") from None
+        listed = listed_price(plan, key)
         per_million = {
             "input_tokens": listed.input_usd_per_million,
             "cached_input_tokens": listed.cached_input_usd_per_million,
@@ -133,7 +129,7 @@ def _token_entries(plan: Plan, key: str, usage: Usage, bill: Months, money: Mone
     standard = 1 - sum(tier.share for tier in plan.tiers)
     classes = [("", 1.0, standard if standard > 1e-12 else 0.0)]
     classes += [(f" {tier.name}", tier.multiplier, tier.share) for tier in plan.tiers]
-    long = long_context(plan)
+    long = long_context(plan, key)
     element = np.arange(len(usage))
     sheets = []
     for line, row in rows.items():

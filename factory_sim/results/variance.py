@@ -20,7 +20,7 @@ from factory_sim.ledger.bands import draw_prices, vintages, with_vintage
 from factory_sim.ledger.plan_facts import with_plan_facts
 from factory_sim.ledger.postings import post
 from factory_sim.ledger.sanity import SPOT
-from factory_sim.ledger.statements import totals
+from factory_sim.ledger.statements import unit_costs
 from factory_sim.results.explain import RATIOS, picked, span_names
 from factory_sim.results.reprice import run_terms
 from factory_sim.streams import stream
@@ -31,17 +31,38 @@ if TYPE_CHECKING:
 
     from factory_sim.results.store import StoredRun
 
+
+def _loaded(table: pd.DataFrame, side: str) -> pd.Series:
+    """Cost of a side with idle and failed capacity spread over both sides in proportion, USD per million tokens."""
+    worked = table.attributed_input + table.attributed_output
+    served = table.cost - table.unattributed_train
+    return table[f"attributed_{side}"] * served / worked / table[f"{side}_tokens"] * MILLION
+
+
 FIGURES: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
     "cost": lambda table: table.cost,
     "revenue": lambda table: table.revenue,
-    "margin": lambda table: table.margin,
-    "gross_margin": lambda table: table.margin / table.revenue,
+    "margin": lambda table: table.revenue - table.cost,
+    "gross_margin": lambda table: 1 - table.cost / table.revenue,
     "cost_per_million_output_tokens": lambda table: table.cost / table.output_tokens * MILLION,
     "cost_per_million_tokens": lambda table: table.cost / (table.input_tokens + table.output_tokens) * MILLION,
+    "attributed_cost_per_million_input_tokens": lambda table: table.attributed_input / table.input_tokens * MILLION,
+    "attributed_cost_per_million_output_tokens": lambda table: table.attributed_output / table.output_tokens * MILLION,
+    "fully_loaded_cost_per_million_input_tokens": lambda table: _loaded(table, "input"),
+    "fully_loaded_cost_per_million_output_tokens": lambda table: _loaded(table, "output"),
+    "cost_of_training": lambda table: table.unattributed_train,
+    "cost_of_idle_capacity": lambda table: table.unattributed_idle,
+    "cost_of_failed_capacity": lambda table: table.unattributed_down,
+    "cost_not_attributed_otherwise": lambda table: table.unattributed_other,
+    "energy_contained_in_rent": lambda table: table.energy_memo,
     "input_tokens": lambda table: table.input_tokens,
     "output_tokens": lambda table: table.output_tokens,
 }
 """Figures that are functions of sums by stage."""
+_SUMS = (
+    "revenue", "cost", "attributed_input", "attributed_output", "unattributed_train", "unattributed_idle",
+    "unattributed_down", "unattributed_other", "energy_memo", "input_tokens", "output_tokens",
+)  # fmt: skip
 SOURCES = ("price vintage", "price ranges", "profile error", "demand forecast", "workload sampling")
 UNSPLIT = "replications"
 """Source that stands for the last three where too few replications were played to tell them apart."""
@@ -98,30 +119,29 @@ def _money_split(
     def values(money: Money) -> np.ndarray:
         return _figure(figure, [_parts(windows, post(windows, money, start=start)) for windows in spans])
 
+    stated = [_parts(windows, post(windows, terms, start=start)) for windows in spans]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        whole = _figure(figure, stated)
+    if not np.isfinite(whole).all():
+        raise RunError(f"'{figure}' is undefined in some replication, so it has no variance")
     ranges = terms.model_copy(update={"band": "ranges"})
     rng = stream(seed, "variance", figure)
     drawn = [draw_prices(ranges, rng, gpus=gpus, services=services) for _ in range(_PRICE_DRAWS)]
-    stated = [_parts(windows, post(windows, terms, start=start)) for windows in spans]
     found = {
         "price vintage": np.array([values(with_vintage(terms, one)).mean() for one in vintages(terms, gpus)]),
         "price ranges": np.array([values(draw).mean() for draw in drawn if draw.drawn]),
     }
-    return _table(found, _figure(figure, stated), _fit_of_parts(figure, stated, spans, draws))
+    return _table(found, whole, _fit_of_parts(figure, stated, spans, draws))
 
 
 def _parts(windows: pd.DataFrame, postings: pd.DataFrame) -> pd.DataFrame:
-    """Sums by service, stage and replication: revenue, cost, input_tokens, output_tokens."""
-    keys = ["service", "stage", "replication"]
-    tokens = windows.groupby(keys, observed=True)[["input_tokens", "output_tokens"]].sum()
-    return totals(postings, keys)[["revenue", "cost"]].join(tokens, how="outer").fillna(0.0)
+    """The sums that figures are made of, by service, stage and replication."""
+    return unit_costs(windows, postings, ["service", "stage", "replication"])[list(_SUMS)].fillna(0.0)
 
 
 def _figure(figure: str, parts: list[pd.DataFrame]) -> np.ndarray:
     """The figure of each replication from the parts of one span, or the ratio of two spans."""
-    ends = []
-    for table in parts:
-        sums = table.groupby(level="replication").sum()
-        ends.append(FIGURES[figure](sums.assign(margin=sums.revenue - sums.cost)).to_numpy(float))
+    ends = [FIGURES[figure](table.groupby(level="replication").sum()).to_numpy(float) for table in parts]
     return ends[0] if len(ends) == 1 else ends[0] / ends[1]
 
 
@@ -194,14 +214,21 @@ def _fit_of_parts(
                 for source, forecast in (("profile error", False), ("demand forecast", True))
             }
             for name in table.columns:
-                if len(own) < 2 or not (own[name] > 0).all():
-                    continue
-                fit = linear_fit(np.log(own[name].to_numpy(float)), columns)
+                fit = _power_fit(own[name].to_numpy(float), columns)
                 used = max(used, fit.used)
-                joint[number].loc[(service, stage), name] = np.exp(fit.joint)
+                joint[number].loc[(service, stage), name] = fit.joint
                 for source, values in fit.alone.items():
-                    alone[source][number].loc[(service, stage), name] = np.exp(values)
+                    alone[source][number].loc[(service, stage), name] = values
     return Fit(_figure(figure, joint), {source: _figure(figure, tables) for source, tables in alone.items()}, used)
+
+
+def _power_fit(values: np.ndarray, columns: dict[str, np.ndarray]) -> Fit:
+    """The fit in logs; the mean for sums that are not all above zero, or of one replication."""
+    if len(values) < 2 or not (values > 0).all():
+        flat = np.full(len(values), values.mean())
+        return Fit(flat, dict.fromkeys(columns, flat), 0)
+    fit = linear_fit(np.log(values), columns)
+    return Fit(np.exp(fit.joint), {name: np.exp(part) for name, part in fit.alone.items()}, fit.used)
 
 
 def _draw(draws: pd.DataFrame, source: str, service: str, stage: str, replications: pd.Index) -> np.ndarray:
@@ -274,4 +301,7 @@ def _played(run: StoredRun, figure: str, window: str, service: str) -> np.ndarra
     rows = table[(table.figure == figure) & (table.window == window) & (table.service == service)]
     if not len(rows):
         raise RunError(f"{run.folder}: figure '{figure}' is not there for window '{window}' and service '{service}'")
-    return rows.sort_values("replication").value.to_numpy(float)
+    values = rows.sort_values("replication").value.to_numpy(float)
+    if not np.isfinite(values).all():
+        raise RunError(f"{run.folder}: '{figure}' is undefined in some replication, so it has no variance")
+    return values

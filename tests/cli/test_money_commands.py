@@ -129,5 +129,5 @@ def test_explain_splits_the_band(app, folder):
     assert [part["source"] for part in answer["variance"]] == ["price vintage", "price ranges", "replications"]
     assert sum(part["share"] for part in answer["variance"]) == pytest.approx(1)
     assert "of the variance" in call(app, "explain", folder, "cost", "--variance").stdout
-    with pytest.raises(FactorySimError, match="no variance split for 'cost_of_training'"):
-        call(app, "explain", folder, "cost_of_training", "--variance")
+    with pytest.raises(FactorySimError, match="no variance split for 'utilisation'"):
+        call(app, "explain", folder, "utilisation", "--variance")  # the made-up run keeps no figures by replication

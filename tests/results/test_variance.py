@@ -147,3 +147,8 @@ def test_a_stored_run_splits_money_ratios_and_latencies(small_run, tmp_path):
 def test_a_run_without_draws_still_splits_off_its_prices(tmp_path):
     split = explain_band(store(tmp_path / "run"), "gross_margin")
     assert [row["source"] for row in split] == ["price vintage", "price ranges", "replications"]
+
+
+def test_an_undefined_figure_has_no_variance():
+    with pytest.raises(RunError, match="undefined in some replication"):
+        variance_split(windows(0.1).assign(output_tokens=0.0), Money(), "cost_per_million_output_tokens")

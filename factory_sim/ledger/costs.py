@@ -16,6 +16,7 @@ from factory_sim.inputs.prices import PriceBook, PriceRow, resolve
 from factory_sim.ledger import tariffs
 from factory_sim.ledger.accounts import cost_accounts, memo_accounts
 from factory_sim.ledger.entries import Calendar, Entries, entries
+from factory_sim.ledger.segments import segments
 from factory_sim.units import KILOWATT_HOUR_J
 
 if TYPE_CHECKING:
@@ -171,35 +172,28 @@ def _tariff_parts(
 def _demand_charge(
     windows: pd.DataFrame, paying: np.ndarray, money: Money, book: PriceBook, calendar: Calendar
 ) -> list[Entries]:
-    """Peak power of each month (all services together), charged to the windows of the peak by their energy.
+    """Peak power of each month (all services and jobs together), charged to the windows of the peak by their energy.
 
     A month that the scenario covers in part pays that part.
     """
-    import pandas as pd
-
     row = tariffs.priced(money.costs.energy.demand_charge, "demand_charge", "kW-month", money, book)
-    part = windows.iloc[paying]
-    start_s, end_s = part.start_s.to_numpy(float), part.end_s.to_numpy(float)
-    table = pd.DataFrame(
-        {
-            "replication": part.replication.to_numpy(),
-            "month": calendar.month(start_s),
-            "start_s": start_s,
-            "seconds": end_s - start_s,
-            "share": (end_s - start_s) / calendar.month_s(start_s),
-            "kw": part.facility_energy_j.to_numpy(float) / (end_s - start_s) / 1e3,
-        }
-    )
-    moments = (
-        table.groupby(["replication", "month", "start_s"], sort=True).agg({"kw": "sum", "share": "max"}).reset_index()
-    )
-    months = moments.groupby(["replication", "month"], sort=True)
-    peaks = moments.loc[months.kw.idxmax()].assign(share=months.share.sum().to_numpy())
-    peaks = peaks.rename(columns={"kw": "peak_kw", "share": "covered"})
-    joined = table.reset_index().merge(peaks, on=["replication", "month", "start_s"])
-    kw_months = (joined.kw * joined.covered).to_numpy()
-    window = paying[joined["index"].to_numpy()]
-    return [entries("demand_charge", "", cost_accounts("demand_charge"), kw_months, row, window)]
+    start_s, end_s = (windows[name].to_numpy(float) for name in ("start_s", "end_s"))
+    kw = windows.facility_energy_j.to_numpy(float) / (end_s - start_s) / 1e3
+    replication = windows.replication.to_numpy()
+    window, quantity = [], []
+    for number in np.unique(replication[paying]):
+        own = paying[replication[paying] == number]
+        cut = segments(start_s[own], end_s[own])
+        power, month = cut.total(kw[own]), calendar.month(cut.edges_s[:-1])
+        share = cut.seconds / calendar.month_s(cut.edges_s[:-1])
+        for one in np.unique(month):
+            inside = np.flatnonzero(month == one)
+            peak = inside[np.argmax(power[inside])]
+            there = own[(cut.first <= peak) & (peak < cut.behind)]
+            window.append(there)
+            quantity.append(kw[there] * share[inside].sum())
+    charged, amount = np.concatenate(window), np.concatenate(quantity)
+    return [entries("demand_charge", "", cost_accounts("demand_charge"), amount, row, charged)]
 
 
 def _carbon_entries(windows: pd.DataFrame, kilowatt_hours: Uses, money: Money, book: PriceBook) -> list[Entries]:
@@ -229,16 +223,10 @@ def _carbon_entries(windows: pd.DataFrame, kilowatt_hours: Uses, money: Money, b
 def _fixed_entries(
     windows: pd.DataFrame, hours: Uses, money: Money, book: PriceBook, calendar: Calendar
 ) -> list[Entries]:
-    """Monthly costs of the whole factory, spread over the windows of each interval by their GPU-hours."""
+    """Monthly costs of the whole factory, spread at each moment over the windows that hold GPUs, by their number."""
     if not money.costs.fixed:
         return []
-    start_s, end_s = windows.start_s.to_numpy(float), windows.end_s.to_numpy(float)
-    month = (end_s - start_s) / calendar.month_s(start_s)
-    paid = windows.gpu_hours.to_numpy(float)
-    interval = windows.groupby(["replication", "start_s"], observed=True, sort=False).ngroup().to_numpy()
-    whole = np.bincount(interval, paid)[interval]
-    alone = 1.0 / np.bincount(interval)[interval]
-    share = month * np.where(whole > 0, paid / np.where(whole > 0, whole, 1.0), alone)
+    paid, share = windows.gpu_hours.to_numpy(float), _months_borne(windows, calendar)
     with np.errstate(invalid="ignore", divide="ignore"):
         split = {use: share * np.where(paid > 0, quantity / paid, 0.0) for use, quantity in hours.items()}
     split["idle"] = split["idle"] + np.where(paid > 0, 0.0, share)
@@ -247,6 +235,22 @@ def _fixed_entries(
         row = tariffs.priced(cost.price, f"fixed/{cost.name}", "month", money, book)
         sheets += _by_use("fixed", split, row, every)
     return sheets
+
+
+def _months_borne(windows: pd.DataFrame, calendar: Calendar) -> np.ndarray:
+    """Months of a factory-wide cost that each window bears; those of a replication add up to its months."""
+    start_s, end_s = windows.start_s.to_numpy(float), windows.end_s.to_numpy(float)
+    rate = windows.gpu_hours.to_numpy(float) / (end_s - start_s)
+    replication, borne = windows.replication.to_numpy(), np.zeros(len(windows))
+    for number in np.unique(replication):
+        own = np.flatnonzero(replication == number)
+        cut = segments(start_s[own], end_s[own])
+        months = cut.seconds / calendar.month_s(cut.edges_s[:-1])
+        held, there = cut.total(rate[own]), cut.total(np.ones(len(own)))
+        by_gpus = np.where(held > 0, months / np.where(held > 0, held, 1.0), 0.0)
+        evenly = np.where((held <= 0) & (there > 0), months / np.maximum(there, 1.0), 0.0)
+        borne[own] = rate[own] * cut.over(by_gpus) + cut.over(evenly)
+    return borne
 
 
 def _traffic_entries(windows: pd.DataFrame, money: Money, book: PriceBook) -> list[Entries]:

@@ -1,7 +1,7 @@
 """Machines that come and go: what leaving early costs, and when machines are paid for.
 
-The number of GPUs of a kind is summed over services and stages, so that a move between them is no departure; days on
-which old and new machines overlap show both. Machines leave first in, first out.
+The number of GPUs of a kind on the same terms is summed over services, stages and jobs, so that a move between them is no
+departure; days on which old and new machines overlap show both. Machines leave first in, first out.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from factory_sim.ledger import tariffs
 from factory_sim.ledger.accounts import cost_accounts
 from factory_sim.ledger.capital import book_value
 from factory_sim.ledger.entries import Calendar, Entries, entries
+from factory_sim.ledger.segments import segments
 from factory_sim.units import HOUR_S, YEAR_S
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_TOO_FEW = 1e-9
+_TOO_FEW = 1e-6
 
 
 @dataclass(frozen=True)
@@ -44,29 +45,52 @@ class Cohort:
     """Row of the windows in which they are last seen."""
 
 
-def cohorts(windows: pd.DataFrame) -> list[Cohort]:
-    """Machines by time of arrival and of departure, from the GPUs installed in each interval."""
+def cohorts(windows: pd.DataFrame, money: Money) -> list[Cohort]:
+    """Machines by time of arrival and of departure, from the GPUs that all windows of a moment hold together.
+
+    Windows of services and jobs need not begin together; machines of a kind on other terms (spot beside owned) are told
+    apart.
+    """
     found = []
     table = windows[["replication", "gpu", "stage", "start_s", "end_s", "gpus"]].reset_index(drop=True)
     table["row"] = np.arange(len(table))
     for replication, part in table.groupby("replication", sort=True):
-        moments = np.sort(part.start_s.unique())
+        begin_s, end_s = float(part.start_s.min()), float(part.end_s.max())
         for gpu, own in part.groupby("gpu", observed=True, sort=True):
-            counts = own.groupby("start_s").gpus.sum().reindex(moments, fill_value=0.0)
-            found += _first_in_first_out(int(replication), str(gpu), own, moments, counts.to_numpy())
+            for rows in _on_one_terms(own, str(gpu), money):
+                moments, counts = _held(rows, end_s)
+                found += _first_in_first_out(int(replication), str(gpu), rows, moments, counts, begin_s)
     return found
 
 
+def _on_one_terms(own: pd.DataFrame, gpu: str, money: Money) -> list[pd.DataFrame]:
+    """The windows of a kind of GPU, apart by the terms on which its stages hold it."""
+    stages = own.stage.astype(str)
+    terms = {stage: tariffs.compute_terms(money, gpu, stage) for stage in stages.unique()}
+    distinct: list[Rent | Own] = []
+    for each in terms.values():
+        if each not in distinct:
+            distinct.append(each)
+    number = stages.map({stage: distinct.index(each) for stage, each in terms.items()})
+    return [own[(number == n).to_numpy()] for n in range(len(distinct))]
+
+
+def _held(rows: pd.DataFrame, end_s: float) -> tuple[np.ndarray, np.ndarray]:
+    """Moments at which windows begin or end (the end of the scenario aside), and the GPUs held from then on."""
+    cut = segments(rows.start_s.to_numpy(float), rows.end_s.to_numpy(float))
+    moments, counts = cut.edges_s, np.append(cut.total(rows.gpus.to_numpy(float)), 0.0)
+    return moments[moments < end_s], counts[moments < end_s]
+
+
 def _first_in_first_out(
-    replication: int, gpu: str, own: pd.DataFrame, moments: np.ndarray, counts: np.ndarray
+    replication: int, gpu: str, own: pd.DataFrame, moments: np.ndarray, counts: np.ndarray, begin_s: float
 ) -> list[Cohort]:
     held: list[list[float]] = []
     done = []
     before = 0.0
 
     def closed(gpus: float, arrived_s: float, left_s: float | None, last: pd.Series) -> Cohort:
-        first = arrived_s == moments[0]
-        return Cohort(replication, gpu, str(last.stage), gpus, arrived_s, first, left_s, int(last.row))
+        return Cohort(replication, gpu, str(last.stage), gpus, arrived_s, arrived_s == begin_s, left_s, int(last.row))
 
     rows = own.sort_values(["start_s", "row"])
     starts = rows.start_s.to_numpy()
@@ -95,7 +119,7 @@ def departure_entries(windows: pd.DataFrame, money: Money, book: PriceBook, cale
     if all(isinstance(rent, Rent) and rent.term_years == 0 for rent in terms):
         return []
     made = []
-    for cohort in cohorts(windows):
+    for cohort in cohorts(windows, money):
         if cohort.left_s is not None:
             made += _departure(cohort, money, book, calendar)
     return made
@@ -140,7 +164,7 @@ def machine_cash(
     book value, and those that stay are worth their book value at the end (line ``terminal_value``).
     """
     flows = []
-    for cohort in cohorts(windows):
+    for cohort in cohorts(windows, money):
         terms = tariffs.compute_terms(money, cohort.gpu, cohort.stage)
         if isinstance(terms, Own):
             flows += _owned_cash(cohort, terms, money, book, end_s)

@@ -57,7 +57,7 @@ def swap(make_windows):
 
 
 def test_machines_are_followed_from_arrival_to_departure(make_windows):
-    found = cohorts(swap(make_windows))
+    found = cohorts(swap(make_windows), money())
     assert [(c.gpu, c.gpus, c.arrived_s / DAY_S, c.first) for c in found] == [
         ("b200", 8, 8, False),
         ("h200", 8, 0, True),
@@ -69,12 +69,32 @@ def test_machines_are_followed_from_arrival_to_departure(make_windows):
 def test_a_move_between_services_is_no_departure(make_windows):
     first = make_windows(hours=4, gpus=[8.0, 8.0, 4.0, 4.0], service="chat")
     second = make_windows(hours=4, gpus=[0.0, 0.0, 4.0, 4.0], service="code")
-    found = cohorts(pd.concat([first, second], ignore_index=True))
+    found = cohorts(pd.concat([first, second], ignore_index=True), money())
     assert [(c.gpus, c.left_s) for c in found] == [(8.0, None)]
 
 
+def test_services_and_jobs_whose_windows_begin_apart_hold_their_machines_together(make_windows):
+    """Machines lent for two hours and a half, in windows of another rhythm: nobody came and nobody left."""
+    service = make_windows(hours=6, gpus=[8.0, 8.0, 4.0, 4.0, 4.0, 8.0], service="chat")
+    cuts = [0.0, 7200.0, 12600.0, 18000.0, 21600.0]
+    job = make_windows(hours=4, gpus=[0.0, 4.0, 4.0, 0.0], service="tune", stage="tune")
+    job = job.assign(start_s=cuts[:-1], end_s=cuts[1:])
+    found = cohorts(pd.concat([service, job], ignore_index=True), money())
+    assert [(c.gpus, c.arrived_s, c.left_s) for c in found] == [(8.0, 0.0, None)]
+
+
+def test_spot_machines_that_leave_are_not_taken_for_owned_ones(make_windows):
+    owned = make_windows(hours=4, gpus=8.0, stage="base")
+    spot = make_windows(hours=4, gpus=[8.0, 0.0, 8.0, 8.0], stage="base-spot")
+    terms = money(compute=OWN, compute_by_stage={"base-spot": {}}, energy=FREE_POWER)
+    found = cohorts(pd.concat([owned, spot], ignore_index=True), terms)
+    assert [(c.stage, c.gpus) for c in found if c.left_s is not None] == [("base-spot", 8.0)]
+    postings = post(pd.concat([owned, spot], ignore_index=True), terms)
+    assert (postings.line == "write_off").sum() == 0
+
+
 def test_the_first_to_come_leave_first(make_windows):
-    found = cohorts(make_windows(hours=4, gpus=[8.0, 12.0, 6.0, 2.0]))
+    found = cohorts(make_windows(hours=4, gpus=[8.0, 12.0, 6.0, 2.0]), money())
     assert sorted((c.gpus, c.arrived_s, c.left_s or 0) for c in found) == [
         (2.0, 0.0, 10800.0), (2.0, 3600.0, 0), (2.0, 3600.0, 10800.0), (6.0, 0.0, 7200.0),
     ]  # fmt: skip

@@ -25,6 +25,8 @@ class Unit(Record):
     name: str
     input_tokens: float
     output_tokens: float
+    requests: float = 0.0
+    """Mean requests that it stands for; 0 for a piece of content, which is only tokens."""
 
 
 def content_units(family: str = "openai", tokenizer: str | None = None, language: str = "en") -> tuple[Unit, ...]:
@@ -70,7 +72,7 @@ def traffic_units(
     if users:
         counts["user"] = requests / users
     return tuple(
-        Unit(name=name, input_tokens=mean[0], output_tokens=mean[1])
+        Unit(name=name, input_tokens=mean[0], output_tokens=mean[1], requests=count)
         for name, count in counts.items()
         for mean in [tokens / requests * count]
     )
@@ -81,8 +83,9 @@ def unit_economics(
 ) -> pd.DataFrame:
     """Cost, revenue and margin of each unit, USD: unit, input_tokens, output_tokens, cost_usd, revenue_usd, margin_usd.
 
-    ``figures`` is a row of ``statements.unit_costs``; ``price`` is (input, output) in USD per million tokens. Without
-    a price, revenue is the mean revenue per token of the figures.
+    ``figures`` is a row of ``statements.unit_costs``. What stands for requests earns its part of all sales, fees and
+    credits included; a piece of content earns ``price``, (input, output) in USD per million tokens, or the mean revenue
+    per token of the figures.
     """
     import pandas as pd
 
@@ -93,7 +96,10 @@ def unit_economics(
     rows = []
     for unit in units:
         cost = unit.input_tokens * cost_in + unit.output_tokens * cost_out
-        revenue = (unit.input_tokens * price_in + unit.output_tokens * price_out) / MILLION
+        if unit.requests:
+            revenue = figures.revenue / figures.requests_completed * unit.requests
+        else:
+            revenue = (unit.input_tokens * price_in + unit.output_tokens * price_out) / MILLION
         rows.append([unit.name, unit.input_tokens, unit.output_tokens, cost, revenue, revenue - cost])
     columns = ["unit", "input_tokens", "output_tokens", "cost_usd", "revenue_usd", "margin_usd"]
     return pd.DataFrame(rows, columns=columns)

@@ -116,7 +116,8 @@ def units(
 ) -> pd.DataFrame:
     """Cost, revenue and margin of a request, conversation, task, user, page, image, minute of audio, second of video.
 
-    Revenue is at the mean price that an input and an output token really fetched, discounts and cached prices included.
+    Requests and users earn their part of all sales, fees and credits included; a page or an image the mean price that an
+    input and an output token really fetched, discounts and cached prices included.
     """
     figures = unit_costs(found.windows, found.books.postings).iloc[0]
     sold = profit_and_loss(found.books.postings)

@@ -417,6 +417,17 @@ def test_units_of_a_run_add_up_to_its_revenue(run):
     assert {"page in", "image in (1024x1024)", "minute of audio in", "second of video in"} <= set(table.index)
 
 
+def test_a_user_earns_fees_beside_tokens(tmp_path):
+    money = json.loads(json.dumps(MONEY)) | {"users": 100}
+    money["plans"]["chat"]["subscription"] = {
+        "fee_usd_per_month": 20, "allowance_tokens_per_month": 1e6, "subscribers": 50, "overage": "bill",
+    }  # fmt: skip
+    run = store(tmp_path / "run", money)
+    table = units(accounts(run)).set_index("unit")
+    assert table.revenue_usd["user"] * 100 == pytest.approx(explain(run, "revenue").root.value)
+    assert table.cost_usd["user"] * 100 == pytest.approx(explain(run, "cost").root.value)
+
+
 def test_customers_of_a_stored_run(tmp_path, run):
     groups = [
         {"name": "many", "service": "chat", "share": 0.75, "count": 3},

@@ -23,6 +23,7 @@ def reprice(
 ) -> None:
     """Make a new statement from the journal of a run at other prices, without simulating."""
     from factory_sim.ledger.bands import one_sided
+    from factory_sim.ledger.sanity import absurd_prices
     from factory_sim.results.reprice import reprice as price_again
     from factory_sim.results.store import read_run
 
@@ -32,6 +33,8 @@ def reprice(
         found.before[["figure", "window", "service", "value"]].rename(columns={"value": "before"}),
         on=["figure", "window", "service"],
     )
+    for warning in absurd_prices(list(found.books.rows.values())):
+        print(f"warning: {warning}", file=sys.stderr)
     note = ""
     if found.reacting:
         note = (

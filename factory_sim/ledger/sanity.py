@@ -31,9 +31,9 @@ def _plausible() -> dict[str, tuple[float, float, str]]:
 
 
 def absurd_prices(rows: Sequence[PriceRow]) -> list[str]:
-    """A sentence for each price outside what such a thing costs anywhere; a price of zero is left alone."""
+    """A sentence for each price outside what such a thing costs anywhere; zero and what derives from others is left alone."""
     found = []
-    for row in sorted(rows, key=lambda row: row.row):
+    for row in sorted((row for row in rows if " <- " not in row.row), key=lambda row: row.row):
         low, high, hint = _plausible().get(row.unit, (0.0, float("inf"), ""))
         if row.value and not low <= row.value <= high:
             found.append(f"{row.row}: {row.value:g} {row.unit} looks wrong; {hint}")

@@ -62,6 +62,12 @@ def test_reprice_doubles_exactly(app, folder):
     assert "cost_per_million_output_tokens" in shown
 
 
+def test_reprice_warns_of_absurd_prices(app, folder):
+    said = call(app, "reprice", folder, "--set", "plans.chat.output_usd_per_million=2e-6").stderr
+    assert "is it USD per token or per million tokens?" in said
+    assert call(app, "reprice", folder).stderr == ""
+
+
 def test_reprice_marks_a_run_that_saw_prices(app, tmp_path):
     seen = store(tmp_path / "run", price_elasticity=-1.1).folder
     assert "answered to money" in json.loads(call(app, "reprice", seen, "--json").stdout)["marked"]

@@ -16,6 +16,7 @@ from factory_sim.inputs.money import Money, Own, Rent
 from factory_sim.inputs.plans import Plan
 from factory_sim.inputs.prices import PriceBook, PriceRow, price_book
 from factory_sim.ledger import tariffs
+from factory_sim.ledger.bills import plan_row
 from factory_sim.ledger.plans import plans_of, token_rows
 
 _Z10 = 1.2815515655446004
@@ -121,9 +122,9 @@ def draw_prices(
     if terms.band not in ("ranges", "both"):
         return drawn
     factors = {row.row: range_factor(row, score[row.item]) for row in ranged_rows(drawn, gpus, book)}
-    for service in services:
-        for plan in plans_of(drawn, service):
-            factors |= _plan_factors(plan, service, drawn, plan_score)
+    for key in [*services, *(group.plan for group in terms.customers if group.plan)]:
+        for plan in plans_of(drawn, key):
+            factors |= _plan_factors(plan, key, drawn, plan_score)
     return drawn.model_copy(update={"drawn": {name: factor for name, factor in factors.items() if factor != 1.0}})
 
 
@@ -143,8 +144,12 @@ def _items(book: PriceBook) -> list[str]:
     return [*sorted({row.item for row in book.rows()}), "stated"]
 
 
-def _plan_factors(plan: Plan, service: str, money: Money, score: float) -> dict[str, float]:
-    return {row.row: range_factor(row, score) for row in token_rows(plan, service, money).values()}
+def _plan_factors(plan: Plan, key: str, money: Money, score: float) -> dict[str, float]:
+    """Multipliers of a plan's rows: its whole level of prices moves together, fees and minimums too."""
+    rows = list(token_rows(plan, key, money).values())
+    for line in ("requests", "subscription", "minimum", "commitment"):
+        rows.append(plan_row(f"plan/{key}/{line}", 1.0, "USD/USD", plan, "", "stated", money))
+    return {row.row: range_factor(row, score) for row in rows}
 
 
 def range_factor(row: PriceRow, score: float) -> float:

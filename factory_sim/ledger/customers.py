@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from factory_sim.inputs.money import Money
+from factory_sim.inputs.money import Money, Scale
 from factory_sim.inputs.plans import CustomerGroup, Plan
 from factory_sim.ledger.accounts import NANO
 from factory_sim.ledger.bills import Months, Usage
-from factory_sim.ledger.entries import Calendar, Entries
+from factory_sim.ledger.entries import Calendar, Entries, scaled_nusd
 from factory_sim.ledger.plans import plans_of, sell_elements, valid_plan
 
 if TYPE_CHECKING:
@@ -155,8 +155,8 @@ def _invoices(
     ]
 
 
-def invoice_table(invoices: list[Invoices], calendar: Calendar) -> pd.DataFrame:
-    """Invoices as a table: replication, group, customer, month, line, usd."""
+def invoice_table(invoices: list[Invoices], calendar: Calendar, scale: Scale) -> pd.DataFrame:
+    """Invoices as a table: replication, group, customer, month, line, amount_nusd, usd."""
     import pandas as pd
 
     parts = [
@@ -167,7 +167,9 @@ def invoice_table(invoices: list[Invoices], calendar: Calendar) -> pd.DataFrame:
                 "customer": lines.customer,
                 "month": lines.month,
                 "line": lines.line,
-                "amount_nusd": lines.amount_nusd,
+                "amount_nusd": scaled_nusd(
+                    lines.amount_nusd, scale.prices * scale.sales * scale.lines.get(lines.line, 1.0)
+                ),
             }
         )
         for lines in invoices

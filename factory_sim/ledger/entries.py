@@ -105,7 +105,7 @@ def assemble(sheets: Sequence[Entries], quantities: pd.DataFrame, scale: Scale) 
     table["quantity"] = _joined([sheet.quantity for sheet in sheets], np.float64)
     factors = [scale_of(sheet, scale) for sheet in sheets]
     table["price_usd"] = _joined([s.price_usd * f for s, f in zip(sheets, factors)], np.float64)
-    table["amount_nusd"] = _joined([_amounts(s, f) for s, f in zip(sheets, factors)], np.int64)
+    table["amount_nusd"] = _joined([scaled_nusd(s.amounts_nusd, f) for s, f in zip(sheets, factors)], np.int64)
     table["price_row"] = _row_labels(sheets)
     order = ["line", "use", "debit", "credit", "quantity", "unit", "price_usd", "amount_nusd", "price_row"]
     return pd.DataFrame(table, columns=[key for key in KEYS if key in quantities] + order, copy=False)
@@ -115,8 +115,8 @@ def _joined(parts: list[np.ndarray], dtype: type) -> np.ndarray:
     return np.concatenate(parts).astype(dtype, copy=False) if parts else np.empty(0, dtype=dtype)
 
 
-def _amounts(sheet: Entries, factor: float) -> np.ndarray:
-    amounts = sheet.amounts_nusd
+def scaled_nusd(amounts: np.ndarray, factor: float) -> np.ndarray:
+    """Amounts times a factor in whole nano-dollars; exact for whole factors."""
     if factor == 1:
         return amounts
     return amounts * int(factor) if factor == int(factor) else np.rint(amounts * factor).astype(np.int64)

@@ -46,8 +46,7 @@ class Books:
     postings: pd.DataFrame
     rows: dict[str, PriceRow]
     invoices: pd.DataFrame | None = None
-    """Invoice lines of customers that are told apart: replication, group, customer, month, line, amount_nusd, usd (at
-    the unscaled price)."""
+    """Invoice lines of customers that are told apart: replication, group, customer, month, line, amount_nusd, usd."""
 
     def price_table(self) -> pd.DataFrame:
         """The price rows used, one per line: row, value, low, high, unit, as_of, basis, trust, source, note."""
@@ -94,7 +93,7 @@ def keep_books(
     if "gpus" in windows:
         costs += departure_entries(windows, terms, book, calendar)
     kept = books(costs + sales, windows, terms)
-    return replace(kept, invoices=customers.invoice_table(invoices, calendar)) if invoices else kept
+    return replace(kept, invoices=customers.invoice_table(invoices, calendar, terms.scale)) if invoices else kept
 
 
 def books(sheets: Sequence[Entries], windows: pd.DataFrame, terms: Money) -> Books:

@@ -200,8 +200,7 @@ def customer_margins(found: Accounts) -> pd.DataFrame:
 
     if found.books.invoices is None:
         raise RunError("the scenario tells no customers apart; add money.customers")
-    scale = found.terms.money.scale
-    invoiced = found.books.invoices.groupby("group").usd.sum() / found.replications * scale.prices * scale.sales
+    invoiced = found.books.invoices.groupby("group").usd.sum() / found.replications
     cost = totals(found.books.postings, ["service"]).cost / found.replications
     rows = []
     for group in found.terms.money.customers:

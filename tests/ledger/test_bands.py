@@ -97,3 +97,20 @@ def test_draws_change_money_and_nothing_else(make_windows):
 def test_a_vintage_can_be_asked_for(make_windows):
     cost = totals(post(make_windows(hours=1), with_vintage(Money(), "2026-04"))).cost.iloc[0]
     assert cost == pytest.approx(8 * 1.60)
+
+
+def test_the_level_of_a_plan_moves_fees_and_customers_plans_too():
+    plan = {"output_usd_per_million": 1.0, "low": 0.5, "high": 2.0, "subscription": {
+        "fee_usd_per_month": 10, "allowance_tokens_per_month": 0}}  # fmt: skip
+    money = Money.model_validate(
+        {
+            "plans": {"chat": plan, "deal": plan},
+            "customers": [{"name": "a", "service": "chat", "plan": "deal", "share": 1}],
+        }
+    )
+    draw = draw_prices(money, stream(1, "x"), gpus=["h200"], services=["chat"])
+    factors = {
+        draw.drawn[f"plan/{key}/{line}"] for key in ("chat", "deal") for line in ("output_tokens", "subscription")
+    }
+    assert len(factors) == 1
+    assert factors != {1.0}

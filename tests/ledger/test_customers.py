@@ -90,3 +90,11 @@ def test_shares_and_plans_are_checked():
         Money.model_validate({"plans": {"chat": PLAN}, "customers": [group(share=0.9)]})
     with pytest.raises(ValidationError, match="did you mean 'chat'"):
         Money.model_validate({"plans": {"chat": PLAN}, "customers": [group(plan="chta")]})
+
+
+def test_invoices_and_postings_scale_together(make_windows):
+    group = {"name": "u", "service": "chat", "share": 1.0, "count": 3}
+    money = {"plans": {"chat": {"output_usd_per_million": 1.0}}, "customers": [group]}
+    for scale in ({"prices": 2}, {"sales": 1.5, "lines": {"output_tokens": 2.0}}):
+        kept = keep_books(make_windows(), Money.model_validate(money | {"scale": scale}))
+        assert kept.invoices.usd.sum() == pytest.approx(total_nusd(kept.postings, "revenue") / 1e9)

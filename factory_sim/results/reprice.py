@@ -20,8 +20,9 @@ from factory_sim.ledger.plan_facts import with_plan_facts
 from factory_sim.ledger.plans import check_plan_names
 from factory_sim.ledger.postings import Books, keep_books, post
 from factory_sim.ledger.statements import window_money
+from factory_sim.results.figures import mark_spans
 from factory_sim.streams import stream
-from factory_sim.units import MILLION, WEEK_S
+from factory_sim.units import MILLION
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -256,16 +257,9 @@ def money_figures(windows: pd.DataFrame, postings: pd.DataFrame, drawn: pd.DataF
 
 
 def _spans(table: pd.DataFrame) -> pd.DataFrame:
-    """Every row once for the whole run, its week and its stage, and each for its service and for all."""
-    import pandas as pd
-
-    table = table.assign(service=table.service.astype(str), stage=table.stage.astype(str))
-    week = (table.start_s // WEEK_S).astype(int) + 1
-    staged = table[table.stage != ""]
-    spans = [table.assign(window="whole"), table.assign(window="week_" + week.astype(str))]
-    spans.append(staged.assign(window="stage_" + staged.stage))
-    every = pd.concat(spans, ignore_index=True).drop(columns=["start_s", "stage"])
-    return pd.concat([every.assign(service="all"), every[every.service != ""]], ignore_index=True)
+    """Every row once for each span and service that it belongs to."""
+    text = table.assign(service=table.service.astype(str), stage=table.stage.astype(str))
+    return mark_spans(text).drop(columns=["start_s", "stage"])
 
 
 def _figures(money: pd.DataFrame, tokens: pd.DataFrame) -> pd.DataFrame:

@@ -17,6 +17,7 @@ from factory_sim.inputs.plans import Plan
 from factory_sim.inputs.prices import PriceBook, PriceRow, price_book
 from factory_sim.ledger import tariffs
 from factory_sim.ledger.bills import plan_row
+from factory_sim.ledger.fleet import all_terms
 from factory_sim.ledger.plans import plans_of, token_rows
 
 _Z10 = 1.2815515655446004
@@ -44,9 +45,8 @@ def vintages(money: Money, gpus: Sequence[str], book: PriceBook | None = None) -
 
 def _rents(money: Money, gpus: Sequence[str]) -> list[tuple[Rent, list[str]]]:
     """Rent terms in use and the GPUs they price from the tables."""
-    every = [money.costs.compute, *money.costs.compute_by_gpu.values(), *money.costs.compute_by_stage.values()]
     used = []
-    for terms in every:
+    for terms in all_terms(money):
         if isinstance(terms, Rent):
             rented = [gpu for gpu in gpus if gpu not in terms.prices]
             if rented:
@@ -194,7 +194,7 @@ def other_prices(money: Money) -> list[tuple]:
         found.append((costs.carbon.price, "carbon_price", "t"))
     found += [(cost.price, f"fixed/{cost.name}", "month") for cost in costs.fixed]
     found += [(run.price, f"training/{run.name}", "run") for run in costs.training]
-    owned = [costs.compute, *costs.compute_by_gpu.values(), *costs.compute_by_stage.values()]
+    owned = all_terms(money)
     found += [(o.colocation, "colocation", "kW-month") for o in owned if isinstance(o, Own)]
     found += [(o.maintenance, "maintenance", "GPU-h") for o in owned if isinstance(o, Own)]
     return [entry for entry in found if entry[0] is not None]

@@ -110,13 +110,18 @@ def _first_in_first_out(
     return done + [closed(gpus, arrived, None, rows.iloc[-1]) for arrived, gpus in held]
 
 
+def all_terms(money: Money) -> list[Rent | Own]:
+    """All terms on which a scenario holds machines."""
+    costs = money.costs
+    return [costs.compute, *costs.compute_by_gpu.values(), *costs.compute_by_stage.values()]
+
+
 def departure_entries(windows: pd.DataFrame, money: Money, book: PriceBook, calendar: Calendar) -> list[Entries]:
     """What leaving early costs: the rest of a rent's term, or the book value that a sale does not bring back.
 
     Posted at the last window of the machines. Terms without commitment cost nothing to leave.
     """
-    terms = [money.costs.compute, *money.costs.compute_by_gpu.values(), *money.costs.compute_by_stage.values()]
-    if all(isinstance(rent, Rent) and rent.term_years == 0 for rent in terms):
+    if all(isinstance(rent, Rent) and rent.term_years == 0 for rent in all_terms(money)):
         return []
     made = []
     for cohort in cohorts(windows, money):
@@ -164,6 +169,8 @@ def machine_cash(
     book value, and those that stay are worth their book value at the end (line ``terminal_value``).
     """
     flows = []
+    if all(isinstance(rent, Rent) and not rent.upfront for rent in all_terms(money)):
+        return flows
     for cohort in cohorts(windows, money):
         terms = tariffs.compute_terms(money, cohort.gpu, cohort.stage)
         if isinstance(terms, Own):

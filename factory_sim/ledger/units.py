@@ -6,6 +6,7 @@ failed capacity spread in proportion), so the units of all tokens together cost 
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +30,7 @@ class Unit(Record):
     """Mean requests that it stands for; 0 for a piece of content, which is only tokens."""
 
 
+@cache
 def content_units(family: str = "openai", tokenizer: str | None = None, language: str = "en") -> tuple[Unit, ...]:
     """Pages, images, minutes of audio, seconds of video and a thousand words, under the rules of a family of models."""
     given = {

@@ -58,7 +58,7 @@ def cash_flows(
 
 def _rent_share(postings: pd.DataFrame, terms: Money) -> np.ndarray:
     """Part of each posting that is paid as it runs: rents less what was paid up front."""
-    upfront = [t.upfront for t in _all_terms(terms) if isinstance(t, Rent)]
+    upfront = [t.upfront for t in fleet.all_terms(terms) if isinstance(t, Rent)]
     if not any(upfront):
         return np.ones(len(postings))
     share = np.ones(len(postings))
@@ -69,11 +69,6 @@ def _rent_share(postings: pd.DataFrame, terms: Money) -> np.ndarray:
         own = tariffs.compute_terms(terms, gpu, stage)
         share[rented[index]] = 1.0 - (own.upfront if isinstance(own, Rent) else 0.0)
     return share
-
-
-def _all_terms(terms: Money) -> list:
-    costs = terms.costs
-    return [costs.compute, *costs.compute_by_gpu.values(), *costs.compute_by_stage.values()]
 
 
 def worth(flows: pd.DataFrame, discount_per_year: float) -> pd.DataFrame:

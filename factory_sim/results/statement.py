@@ -48,6 +48,7 @@ class Accounts:
     books: Books
     replications: int
     calendar: Calendar
+    services: tuple[str, ...]
 
 
 def accounts(run: StoredRun, service: str = "all") -> Accounts:
@@ -63,7 +64,8 @@ def accounts(run: StoredRun, service: str = "all") -> Accounts:
         windows = windows[(windows.service.astype(str) == service).to_numpy()]
         postings = books.postings[(books.postings.service.astype(str) == service).to_numpy()]
         books = Books(postings, books.rows, books.invoices)
-    return Accounts(terms, windows, books, count, Calendar(terms.start))
+    services = tuple(sorted(map(str, windows.service.unique())))
+    return Accounts(terms, windows, books, count, Calendar(terms.start), services)
 
 
 def statement(found: Accounts, period: str = "week") -> pd.DataFrame:
@@ -136,10 +138,10 @@ def units_by_period(
 
     costs = unit_costs_by_period(found, period).set_index("period")
     sold = profit_and_loss(with_period(found.books.postings, period, found.calendar), ["period"])
-    sold["period"] = [_period_name(found, period, number) for number in sold.period]
+    by_period = {_period_name(found, period, number): own for number, own in sold.groupby("period")}
     parts = []
     for name, figures in costs.iterrows():
-        own = sold[sold.period == name]
+        own = by_period.get(name, sold[:0])
         table = _units(found, figures, own, family, requests_per_conversation, requests_per_task)
         parts.append(table.assign(period=name)[["period", *table.columns]])
     return pd.concat(parts, ignore_index=True)
@@ -148,8 +150,7 @@ def units_by_period(
 def _units(
     found: Accounts, figures: pd.Series, sold: pd.DataFrame, family: str, per_conversation: float, per_task: float
 ) -> pd.DataFrame:
-    services = set(found.windows.service.astype(str))
-    users = found.terms.money.users or sum(n for name, n in found.terms.users.items() if name in services)
+    users = found.terms.money.users or sum(found.terms.users.get(name, 0.0) for name in found.services)
     traffic = traffic_units(figures, users * found.replications if users else None, per_conversation, per_task)
     return unit_economics(figures, traffic + content_units(family), mean_prices(figures, sold))
 

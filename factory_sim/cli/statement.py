@@ -58,6 +58,8 @@ def statement(
         "cost_against_load": books.load_curve(found),
     }
     figures = books.key_figures(found, margin)
+    if chart is not None and figures["load"] is None:
+        raise RunError(f"{stored.folder}: tells no load, so there is no cost against load to draw")
     if chart is not None:
         _draw(chart, tables["cost_against_load"], figures["load"], stored)
     if as_json:
@@ -142,6 +144,9 @@ def _print_units(table) -> None:
 
 
 def _print_load(curve) -> None:
+    if curve.usd_per_million_output_tokens.isna().all():
+        print("\ncost against load is undefined: the run tells no capacity, or made no tokens")
+        return
     print("\n" + f"{'load, part of what the fleet could serve':46}" + "".join(f"{load:>9g}" for load in curve.load))
     numbers = "".join(f"{value:>9.4g}" for value in curve.usd_per_million_output_tokens)
     print(f"{'cost per million output tokens, USD':46}{numbers}")

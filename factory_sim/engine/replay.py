@@ -81,6 +81,8 @@ def _play_out(
     """Play until the pool is empty, one control interval after another, and write a row for each."""
     journal, interval_s = pool.journal, scenario.simulation.interval_minutes * MINUTE_S
     before, start_s, over = pool.pool.totals(), 0.0, False
+    tested = stage.capacity_per_s(service.service, journal.replication) if stage.curve else math.nan
+    capacity_per_s = tested * stage.instances
     while not over:
         end_s = start_s + interval_s
         pool.pool.advance(end_s)
@@ -103,6 +105,7 @@ def _play_out(
                 "requests_lost_waiting": 0.0,
                 "requests_waiting": 0.0,
                 "limit_requests_per_s": math.inf,
+                "capacity_requests": capacity_per_s * (end_s - start_s),
                 "requests_turned_away": row.pop("requests_refused"),
             }
         )

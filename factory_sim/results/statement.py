@@ -241,7 +241,7 @@ def load_of(windows: pd.DataFrame) -> float:
     """Requests completed over those that all GPUs paid for would serve within the promise; NaN where that is not told."""
     if "capacity_requests" not in windows:
         return float("nan")
-    whole = float(windows.capacity_requests.sum())
+    whole = float(windows.capacity_requests.sum())  # a trace at its own pace is not load-tested: nothing is told
     return float(windows.requests_completed.sum()) / whole if whole else float("nan")
 
 

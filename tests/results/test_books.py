@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -474,6 +475,17 @@ def test_cost_follows_one_over_the_load_where_all_cost_is_fixed(run):
     assert key_figures(found)["load"] == pytest.approx(0.4)
     product = (curve.usd_per_million_output_tokens * curve.load).to_numpy()
     assert product == pytest.approx(np.full(len(curve), per_million * 0.4))
+
+
+def test_a_run_without_capacity_has_no_load(tmp_path):
+    from tests.made_up_run import _windows
+
+    run = store(tmp_path / "run")
+    found = accounts(run)
+    bare = replace(found, windows=_windows().assign(capacity_requests=np.nan))
+    assert load_curve(bare).usd_per_million_output_tokens.isna().all()
+    assert key_figures(bare)["load"] is None
+    assert key_figures(bare)["break_even_utilisation"] is None
 
 
 def test_costs_that_follow_tokens_do_not_fall_with_load(tmp_path):

@@ -19,6 +19,7 @@ from factory_sim.ledger.plan_facts import with_plan_facts
 from factory_sim.ledger.postings import Books, keep_books
 from factory_sim.ledger.sanity import stale_prices
 from factory_sim.ledger.statements import kinds, signed_nusd
+from factory_sim.results.figures import is_step
 from factory_sim.results.reprice import UNITS, RunTerms, run_terms
 from factory_sim.units import KILOWATT_HOUR_J, MILLION, WEEK_S
 
@@ -154,6 +155,15 @@ def span_names(windows: pd.DataFrame) -> list[str]:
     return ["whole", *(f"week_{week}" for week in weeks), *(f"stage_{stage}" for stage in stages)]
 
 
+def compared_spans(windows: pd.DataFrame, kind: str) -> list[str]:
+    """Weeks, or stages that made tokens, in order of time; their ends are what the first-to-last ratios compare."""
+    names = [name for name in span_names(windows) if name.startswith(kind)]
+    if kind != "stage_":
+        return names
+    tokens = windows.groupby(windows.stage.astype(str)).output_tokens.sum()
+    return [name for name in names if is_step(name) and tokens[name.removeprefix(kind)] > 0] or names
+
+
 def _in_span(table: pd.DataFrame, window: str) -> np.ndarray:
     if window.startswith("week_"):
         return ((table.start_s // WEEK_S).astype(int) + 1 == int(window.removeprefix("week_"))).to_numpy()
@@ -260,7 +270,7 @@ def _ratio_node(figure: str, books: Books, service: str, run: StoredRun) -> Node
     every = run.tables["windows"]
     if service != "all":
         every = every[(every.service.astype(str) == service).to_numpy()]
-    spans = [name for name in span_names(every) if name.startswith(kind)]
+    spans = compared_spans(every, kind)
     ends = []
     for span in (spans[0], spans[-1]):
         part = picked(every, span, service, run)

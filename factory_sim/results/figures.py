@@ -11,6 +11,7 @@ import pandas as pd
 from factory_sim.engine.journal import METRICS
 from factory_sim.histogram import quantile_rows
 from factory_sim.ledger.accounts import NANO
+from factory_sim.ledger.sanity import SPOT
 from factory_sim.units import HOUR_S, KILOWATT_HOUR_J, MILLION, WEEK_S
 
 TRUST = ("measured", "interpolated", "extrapolated", "estimated")
@@ -274,11 +275,19 @@ def _first_to_last(found: pd.DataFrame) -> pd.DataFrame:
     return stated.assign(drawn=drawn["value"])
 
 
+def is_step(window: str) -> bool:
+    """Whether a window is a stage that a service moves through; spot capacity beside one is no step."""
+    return window.startswith("stage_") and not window.endswith(SPOT)
+
+
 def _first_to_last_at(found: pd.DataFrame, column: str) -> pd.DataFrame:
     wide = found.pivot(index="replication", columns=["figure", "window"], values=column)
     windows = [str(window) for window in dict.fromkeys(found["window"])]
-    weeks, stages = ([window for window in windows if window.startswith(kind)] for kind in ("week_", "stage_"))
     cost, revenue, tokens = (wide[name] for name in ("cost_per_million_output_tokens", "revenue", "output_tokens"))
+    weeks = [window for window in windows if window.startswith("week_")]
+    stages = [window for window in windows if is_step(window) and (tokens[window] > 0).all()] or [
+        window for window in windows if window.startswith("stage_")
+    ]
     ratios = pd.DataFrame(
         {
             "cost_reduction_first_to_last_week": cost[weeks[0]] / cost[weeks[-1]],

@@ -21,7 +21,7 @@ from factory_sim.ledger.plan_facts import with_plan_facts
 from factory_sim.ledger.postings import post
 from factory_sim.ledger.sanity import SPOT
 from factory_sim.ledger.statements import unit_costs
-from factory_sim.results.explain import RATIOS, picked, span_names
+from factory_sim.results.explain import RATIOS, compared_spans, picked
 from factory_sim.results.reprice import run_terms
 from factory_sim.streams import stream
 from factory_sim.units import MILLION, WEEK_S
@@ -287,7 +287,7 @@ def _ends(run: StoredRun, windows: pd.DataFrame, figure: str, service: str) -> l
     """Windows of the numerator and of the denominator of a ratio."""
     _, form, kind = RATIOS[figure]
     every = picked(windows, "whole", service, run)
-    spans = [name for name in span_names(every) if name.startswith(kind)]
+    spans = compared_spans(every, kind)
     ends = [picked(every, span, service, run) for span in (spans[0], spans[-1])]
     return ends if form.startswith("first") else ends[::-1]
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 
 import pandas as pd
 
@@ -47,7 +48,8 @@ def plan_fleet(
     peak = rate_shape(rhythm).peak()
     rows = []
     for name, wanted in systems.items():
-        facts = wanted.model_dump(exclude={"gpu", "engine", "precision", "parallelism"})
+        facts = wanted.model_dump(exclude={"gpu", "engine", "precision", "parallelism", "profiles"})
+        facts["folder"] = Path(wanted.profiles) if wanted.profiles else None
         system = serving_system(model, wanted.gpu, wanted.engine, wanted.precision, wanted.parallelism, **facts)
         curve = load_test(system, found, slo.tpot_p95_s, router="least_outstanding", seed=seed)
         capacity = {f: curve.capacity_per_s(slo.ttft_p95_s, slo.tpot_p95_s, f) for f in (1.0, *system.tpot_band)}

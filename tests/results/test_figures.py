@@ -6,7 +6,7 @@ import pytest
 
 from factory_sim.engine.journal import METRICS
 from factory_sim.histogram import quantile
-from factory_sim.results.figures import band, percentiles, ratio_figures
+from factory_sim.results.figures import band, is_step, percentiles, ratio_figures
 
 
 def value(run, figure: str, window: str = "whole") -> float:
@@ -106,3 +106,9 @@ def test_the_band_of_no_rows_has_no_rows():
     empty = pd.DataFrame({"window": [], "figure": [], "value": []}).astype({"value": float})
     assert band(empty, ["window"]).columns.tolist() == ["window", "figure", "value", "low", "high"]
     assert band(empty, ["window"]).empty
+
+
+def test_spot_capacity_beside_a_stage_is_no_step_of_the_service():
+    assert is_step("stage_b200")
+    assert not is_step("stage_b200-spot")
+    assert not is_step("week_1")

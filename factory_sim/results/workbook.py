@@ -9,7 +9,7 @@ price and are marked so.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,9 +18,14 @@ from uuid import uuid4
 import numpy as np
 
 from factory_sim.errors import RunError
+from factory_sim.inputs.money import Own
 from factory_sim.inputs.prices import PriceRow, price_book
+from factory_sim.ledger import tariffs
 from factory_sim.ledger.accounts import NANO, line_title, statement_titles
+from factory_sim.ledger.bands import other_prices
+from factory_sim.ledger.fleet import all_terms
 from factory_sim.ledger.plan_facts import with_plan_facts
+from factory_sim.ledger.plans import plans_of, token_rows
 from factory_sim.ledger.postings import Books, keep_books
 from factory_sim.ledger.statements import kinds, signed_nusd
 from factory_sim.results.reprice import run_terms
@@ -29,6 +34,7 @@ from factory_sim.units import WEEK_S
 if TYPE_CHECKING:
     import pandas as pd
 
+    from factory_sim.inputs.money import Money
     from factory_sim.results.store import StoredRun
 
 _TOKENS = ("input_tokens", "output_tokens", "requests_completed", "gpu_hours")
@@ -74,7 +80,14 @@ def pack(run: StoredRun) -> Pack:
         "not live": "top-ups to minimums and shortfalls of commitments (column Amount is: settled in the run); which "
         "tokens fall into which volume tier or allowance; demand (what was served does not answer to a price here)",
     }
-    return Pack(facts, _with_bases(books.rows), _quantities(books, count), traffic.reset_index(), _invoices(books, count))
+    facts |= _terms(stored.money)
+    return Pack(
+        facts,
+        _with_bases(books.rows, stored.money, sorted(map(str, windows.gpu.unique()))),
+        _quantities(books, count),
+        traffic.reset_index(),
+        _invoices(books, count),
+    )
 
 
 def _invoices(books: Books, count: int) -> pd.DataFrame | None:
@@ -82,6 +95,25 @@ def _invoices(books: Books, count: int) -> pd.DataFrame | None:
         return None
     keys = ["group", "customer", "month", "line"]
     return (books.invoices.groupby(keys, sort=True).usd.sum() / count).reset_index()
+
+
+def _terms(money: Money) -> dict[str, str]:
+    """The terms of money by path: how machines are held in full, the rest where it differs from the defaults."""
+    stated = money.model_dump(mode="json", exclude_defaults=True)
+    costs = money.costs.model_dump(mode="json")
+    held = {name: costs[name] for name in ("compute", "compute_by_gpu", "compute_by_stage")}
+    return dict(
+        _flat({"costs": stated.get("costs", {}) | held} | {k: v for k, v in stated.items() if k != "costs"}, "money")
+    )
+
+
+def _flat(node: object, path: str) -> Iterator[tuple[str, str]]:
+    """Path and value of every leaf that holds something."""
+    if isinstance(node, dict | list):
+        for name, item in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from _flat(item, f"{path}.{name}")
+    elif node not in (None, ""):
+        yield path, str(node)
 
 
 def _quantities(books: Books, count: int) -> pd.DataFrame:
@@ -104,15 +136,26 @@ def _quantities(books: Books, count: int) -> pd.DataFrame:
     return table.groupby(keys, as_index=False, sort=True)[["quantity", "usd"]].sum()
 
 
-def _with_bases(rows: dict[str, PriceRow]) -> dict[str, PriceRow]:
-    """The rows used, and the rows of the book behind derived ones, bases first."""
-    known = {row.row: row for row in price_book().rows()}
-    bases = {}
-    for name in sorted(rows):
-        base = _base(name)
-        if base in known:
-            bases[base] = known[base]
-    return {name: bases[name] for name in sorted(bases)} | {name: rows[name] for name in sorted(rows)}
+def _with_bases(rows: dict[str, PriceRow], money: Money, gpus: Sequence[str]) -> dict[str, PriceRow]:
+    """The rows used, and the rows behind derived ones, of the book or stated in the scenario, bases first."""
+    known = {row.row: row for row in _stated_rows(money, gpus)} | {row.row: row for row in price_book().rows()}
+    wanted = {_base(name) for name in rows} - set(rows)
+    bases = {name: known[name] for name in sorted(wanted) if name in known}
+    return bases | {name: rows[name] for name in sorted(rows, key=lambda name: (bool(_base(name)), name))}
+
+
+def _stated_rows(money: Money, gpus: Sequence[str]) -> list[PriceRow]:
+    """Prices that the scenario states itself, in dollars: machines, other costs, plans."""
+    book = price_book()
+    found = [tariffs.priced(ref, name, unit, money, book) for ref, name, unit in other_prices(money)]
+    for terms in all_terms(money):
+        if isinstance(terms, Own):
+            found.append(tariffs.priced(terms.facility, "facility", "MW", money, book))
+            found += [row for gpu in gpus for row in tariffs.purchase_rows(terms, gpu, money, book)]
+    for key in money.plans:
+        for plan in plans_of(money, key):
+            found += token_rows(plan, key, money).values()
+    return found
 
 
 def _base(name: str) -> str:

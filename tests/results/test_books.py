@@ -359,6 +359,36 @@ def explain_totals(found):
     return (totals(found.books.postings).iloc[0] / 2).to_dict()
 
 
+def test_a_stated_price_is_one_cell_whatever_derives_from_it(tmp_path):
+    server = {"value": 30000, "unit": "USD/GPU", "as_of": "2026-10-01", "source": "offer"}
+    money = json.loads(json.dumps(MONEY))
+    money["costs"] = {"compute": {"kind": "own", "server": {"h200": server, "b200": server}}}
+    money["plans"]["chat"]["tiers"].append(
+        {"name": "priority", "multiplier": 2.0, "share": 0.75}
+    )  # nothing at the list
+    sheets = _Sheets(write_workbook(store(tmp_path / "run", money), tmp_path / "pack.xlsx"))
+    before = _statement(sheets)
+    again = _Sheets(tmp_path / "pack.xlsx")
+    prices = {row[0].value: row[1] for row in again.book["Prices"].iter_rows(min_row=2)}
+    for name in (
+        "server/h200",
+        "server/b200",
+        *(f"plan/chat/{kind}_tokens" for kind in ("input", "cached_input", "output")),
+    ):
+        prices[name].value *= 2
+    for name, cell in prices.items():
+        assert ("<-" in name) == isinstance(cell.value, str), name
+    after = _statement(again)
+    expected = reprice(read_run(tmp_path / "run"), [
+        "costs.compute.server.h200.value=60000", "costs.compute.server.b200.value=60000",
+        "plans.chat.input_usd_per_million=1", "plans.chat.output_usd_per_million=4",
+    ])  # fmt: skip
+    mean = explain_totals(expected)
+    assert after["Total revenue"] == pytest.approx(mean["revenue"], rel=1e-9)
+    assert after["Total cost"] == pytest.approx(mean["cost"], rel=1e-9)
+    assert after["Total cost"] > before["Total cost"]
+
+
 def test_lines_that_are_not_settled_anew_say_so(tmp_path):
     from openpyxl import load_workbook
 
@@ -370,6 +400,8 @@ def test_lines_that_are_not_settled_anew_say_so(tmp_path):
     assert how["Output tokens"] == "quantity x price"
     facts = {row[0].value: row[1].value for row in book["Assumptions"].iter_rows(min_row=2)}
     assert "top-ups to minimums" in facts["not live"]
+    assert facts["money.plans.chat.output_usd_per_million"] == "2.0"
+    assert facts["money.costs.compute.vintage"] == "2026-07"
 
 
 @pytest.mark.parametrize(("period", "count"), [("hour", HOURS), ("day", 8), ("week", 2), ("month", 1)])

@@ -28,6 +28,9 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
     no_charts: Annotated[bool, typer.Option("--no-charts", help="Draw no charts.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing run folder.")] = False,
+    allow_code: Annotated[
+        bool, typer.Option("--allow-code", help="Let the scenario name its own policies as FILE.py:FUNCTION.")
+    ] = False,
 ) -> None:
     """Play a scenario, price it, check the laws, write the run folder and print the results by week and stage."""
     from factory_sim.errors import FactorySimError
@@ -40,6 +43,7 @@ def run(
     folder = out or Path("runs") / f"{loaded.name}-{digest(loaded)}"
     check_free(folder, force=force)
 
+    from factory_sim.results.run import RunStopped
     from factory_sim.results.run import run as play
     from factory_sim.results.store import write_run
 
@@ -47,20 +51,26 @@ def run(
         if not quiet:
             print(message, file=sys.stderr, flush=True)
 
+    def write(result, charts) -> None:
+        write_run(
+            folder,
+            scenario_yaml=result.scenario_yaml,
+            provenance=result.provenance,
+            tables=result.tables,
+            summary=result.summary,
+            charts=charts,
+            force=force,
+        )
+
     try:
-        result = play(loaded, progress=progress)
+        result = play(loaded, progress=progress, allow_code=allow_code)
+    except RunStopped as stopped:
+        write(stopped.run, None)
+        raise FactorySimError(f"{scenario}: {stopped}; the finished part is in {folder}, without figures") from None
     except FactorySimError as error:
         error.args = (f"{scenario}: {error}", *error.args[1:])
         raise
-    write_run(
-        folder,
-        scenario_yaml=result.scenario_yaml,
-        provenance=result.provenance,
-        tables=result.tables,
-        summary=result.summary,
-        charts=None if no_charts else lambda charts: _draw(result, charts),
-        force=force,
-    )
+    write(result, None if no_charts else lambda charts: _draw(result, charts))
     if as_json:
         sys.stdout.buffer.write((folder / "summary.json").read_bytes())
         sys.stdout.flush()

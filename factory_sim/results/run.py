@@ -1,16 +1,18 @@
 """Play a scenario from start to figures: `run(scenario) -> Run`. Nothing is printed or written here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
 
 from factory_sim import __version__
+from factory_sim.engine.journal import Journal
 from factory_sim.engine.journal import tables as journal_tables
 from factory_sim.engine.replay import is_finite, replay
 from factory_sim.engine.resolve import resolve
 from factory_sim.engine.simulate import simulate
 from factory_sim.engine.threads import side_by_side
+from factory_sim.errors import FactorySimError, SimulationStopped
 from factory_sim.inputs.overrides import scenario_yaml
 from factory_sim.inputs.provenance import digest, provenance
 from factory_sim.inputs.scenario import Scenario
@@ -24,6 +26,14 @@ from factory_sim.results.figures import figures, replications, series
 from factory_sim.streams import stream
 
 SCHEMA = "factory_sim.summary/1"
+
+
+class RunStopped(FactorySimError):
+    """A run ended on the way; `run` is its finished part, without figures, marked by the failed check "finished"."""
+
+    def __init__(self, message: str, part: "Run"):
+        super().__init__(message)
+        self.run = part
 
 
 @dataclass(frozen=True)
@@ -45,12 +55,20 @@ class Run:
 
 
 def run(
-    scenario: Scenario, *, progress: Callable[[str], None] = lambda message: None, threads: int | None = None
+    scenario: Scenario,
+    *,
+    progress: Callable[[str], None] = lambda message: None,
+    threads: int | None = None,
+    policies: Mapping[str, Callable] | None = None,
+    allow_code: bool = False,
 ) -> Run:
     """Play all replications of `scenario`, price them, check the laws and return the run.
 
-    `progress` receives short messages. Raises ScenarioError, ProfileError, CapacityError or PriceError before anything
-    is played if the scenario cannot be.
+    `progress` receives short messages. `policies` are the caller's own autoscalers by the name that the scenario gives
+    them: functions of (View, Autoscaler) that return a number of instances. `allow_code` lets the scenario name
+    `file.py:function`, which runs in a process of its own. Raises ScenarioError, ProfileError, CapacityError or
+    PriceError before anything is played if the scenario cannot be, and RunStopped with the finished part where a policy
+    fails on the way.
     """
     progress(f"{scenario.name}: load-testing every stage")
     services = resolve(scenario)
@@ -62,8 +80,17 @@ def run(
         progress(f"warning: {warning}")
     count = scenario.simulation.replications
     progress(f"{scenario.name}: playing {count} replications of {scenario.duration_days:g} days")
-    play = replay if is_finite(scenario) else simulate
-    journals = side_by_side(lambda replication: play(scenario, services, replication), range(count), threads)
+
+    def play(replication: int) -> Journal:
+        if is_finite(scenario):
+            return replay(scenario, services, replication)
+        try:
+            return simulate(scenario, services, replication, policies=policies, allow_code=allow_code)
+        except SimulationStopped as stopped:
+            return stopped.journal
+
+    journals = side_by_side(play, range(count), threads)
+    _finished(scenario, services, journals)
     tables = journal_tables(journals) | {"draws": draws(services)}
     played = int(tables["audits"]["arrived"].sum()) + sum(
         s.curve.requests_played for r in services for s in r.stages if s.curve
@@ -72,19 +99,27 @@ def run(
     tables["postings"], drawn = _postings(scenario, with_plan_facts(tables["windows"], tables, scenario.money))
     tables["series"] = series(tables, drawn)
     tables["replications"] = replications(tables, drawn)
-    summary = {
-        "schema": SCHEMA,
-        "scenario": {
-            "name": scenario.name,
-            "digest": digest(scenario),
-            "seed": scenario.seed,
-            "version": __version__,
-        },
-        "figures": figures(tables).to_dict("records"),
-        "checks": check(scenario, tables),
-    }
+    return _run(scenario, services, tables, figures(tables).to_dict("records"), check(scenario, tables))
+
+
+def _run(scenario: Scenario, services, tables: dict[str, pd.DataFrame], found: list[dict], checks: list[dict]) -> Run:
+    name = {"name": scenario.name, "digest": digest(scenario), "seed": scenario.seed, "version": __version__}
+    summary = {"schema": SCHEMA, "scenario": name, "figures": found, "checks": checks}
     profiles = {s.system.name: s.system.profile for service in services for s in service.stages}
     return Run(scenario, scenario_yaml(scenario), provenance(scenario, profiles), tables, summary)
+
+
+def _finished(scenario: Scenario, services, journals: list[Journal]) -> None:
+    """Raise RunStopped with the finished part of all journals if one of them is incomplete."""
+    stopped = [journal for journal in journals if journal.incomplete]
+    if not stopped:
+        return
+    for journal in stopped:
+        now = max((row["end_s"] for row in journal.windows), default=0.0)
+        journal.note(now, "incomplete", f"replication {journal.replication}", "error", journal.incomplete)
+    why = f"{stopped[0].incomplete} (replication {stopped[0].replication})"
+    checks = [{"check": "finished", "ok": False, "detail": why}]
+    raise RunStopped(why, _run(scenario, services, journal_tables(journals), [], checks))
 
 
 def _postings(scenario: Scenario, windows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

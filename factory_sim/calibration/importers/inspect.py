@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from factory_sim.calibration.importers import elsewhere
 from factory_sim.calibration.importers.logs import TRACES
 from factory_sim.calibration.importers.point import FIGURES, Inspection, Point
 from factory_sim.calibration.importers.registry import describe, recognise
@@ -50,6 +51,11 @@ def inspect(path: str | Path) -> Inspection:
     Raises `MeasurementError` (or `TraceError` for logs) when nothing usable is found; the message lists what was wrong.
     """
     path = Path(path)
+    if not path.exists():
+        raise MeasurementError(elsewhere.missing(path))
+    told = elsewhere.run_folder(path)
+    if told:
+        raise MeasurementError(told)
     if path.is_dir():
         return _folder(path)
     return _inspection(_read(path), str(path))

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from factory_sim.calibration.importers import (
     aiperf,
+    elsewhere,
     genai_perf,
     guidellm,
     inference_perf,
@@ -132,6 +133,9 @@ def _unknown_json(source: Source, head: jsonscan.Head) -> str:
 
 
 def _table(source: Source, names: list[str], head: jsonscan.Head | None) -> Known:
+    told = elsewhere.table(source.path, names)
+    if told:
+        raise MeasurementError(told)
     log = log_reader.detect(source, head)
     results = plain_csv.detect_table(names)
     if log and (log in logs.TRACES or not results or "concurrency" not in names):
@@ -168,7 +172,7 @@ def _yaml_report(report: Report, end: int | None) -> tuple[Found, bool]:
     """Read a YAML report up to the byte `end`; tell also whether it came to its own end."""
     plan, benchmarks = guidellm.tree_plan()
     found = Found([], "")
-    known, ended = False, True
+    known, ended, members = False, True, []
     for document in yamlscan.documents(report.source, plan, end):
         if isinstance(document, jsonscan.Loss):
             report.complaints.add("dropped, cut off" if document.cut else "dropped, not YAML", document.message)
@@ -182,6 +186,11 @@ def _yaml_report(report: Report, end: int | None) -> tuple[Found, bool]:
             more = llmd.read_tree(document, report)
             found = Found([*found.points, *more.points], more.tool, more.tool_version)
             known, ended = True, bool(found.points and found.points[-1].request_rate_per_s)
+        elif isinstance(document, dict):
+            members = [str(name) for name in document]
+    told = elsewhere.scenario(report.source.path, members)
+    if told:
+        raise MeasurementError(told)
     if not known and not report.complaints.total:
         raise MeasurementError(f"{report.source.path}: is YAML of no known format. Known are {KNOWN}")
     return found, ended

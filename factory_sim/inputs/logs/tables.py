@@ -99,7 +99,7 @@ def _parquet_blocks(source: Source, wanted: set[str] | None, error) -> Iterator[
         with pyarrow.parquet.ParquetFile(source.path) as file:
             columns = [name for name in file.schema_arrow.names if wanted is None or plain_name(name) in wanted]
             for part in file.iter_batches(columns=columns):
-                frame = part.to_pandas()
+                frame = part.to_pandas(ignore_metadata=True)  # pandas' own missing values cannot be compared
                 frame.columns = [plain_name(name) for name in frame.columns]
                 frame.index = range(row, row + len(frame))
                 row += len(frame)

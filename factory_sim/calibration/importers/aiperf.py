@@ -177,7 +177,7 @@ def read_records(report: Report, head: Head) -> Found:
             warmup += 1
             continue
         start_s, end_s = _nanoseconds(meta.get("request_start_ns")), _nanoseconds(meta.get("request_end_ns"))
-        if document.get("error") or meta.get("was_cancelled"):
+        if document.get("error") or meta.get("was_cancelled") or "error_isl" in metrics:  # 0.3: an error without a text
             cancelled += bool(meta.get("was_cancelled"))
             tally.fail(start_s, end_s)
             continue

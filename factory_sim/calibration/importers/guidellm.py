@@ -53,7 +53,10 @@ class _Requests:
         decode_s = last_s - first_s if first_s and last_s else None
         if decode_s is None and osl and positive(request.get("inter_token_latency_ms")):
             decode_s = number(request["inter_token_latency_ms"]) / 1000 * (osl - 1)
-        self.partial += ttft_s is None or osl is None
+        told_ms = number(request.get("time_to_first_token_ms"))
+        if told_ms is not None and told_ms < 0 and ttft_s is None:  # 0.3: no token came; length and times are fillers
+            osl, decode_s = 0.0, None
+        self.partial += (ttft_s is None and osl != 0) or osl is None
         self.tally.add(start_s=start_s, e2e_s=e2e_s, ttft_s=ttft_s, decode_s=decode_s, isl=isl, osl=osl)
 
     def result(self) -> "_Requests":
@@ -122,6 +125,10 @@ def _point(benchmark: dict[str, Any], at: int, top: dict[str, Any], report: Repo
     listed = listed.get("successful")
     if isinstance(listed, _Requests) and listed.tally.completed and listed.tally.completed == completed:
         by_request = listed.tally.figures(duration_s)
+        if listed.tally.zero_output and listed.partial == 0:
+            report.note(f"{where}: {listed.tally.zero_output} requests ended without a token: completed, with 0 output "
+                        "tokens, and left out of TTFT and TPOT")
+            facts |= {name: by_request[name] for name in ("ttft_mean_ms", "output_tokens", "output_tokens_per_s")}
         if listed.partial == 0 and by_request["tpot_mean_ms"] is not None:
             facts["tpot_mean_ms"], facts["tpot_basis"] = by_request["tpot_mean_ms"], "requests"
         facts["zero_output_requests"] = listed.tally.zero_output
@@ -296,6 +303,10 @@ def _row(cells: dict[str, str], three: bool, report: Report) -> Point | None:
     if completed and facts["ttft_mean_ms"] is None:
         report.note(f"{label}: no first token was timed (not streamed): TTFT and TPOT are missing")
     backend = _json(cells.get("Run Info | Backend"))
+    if not level:  # versions 1 and 2 name the level in the profile only
+        level = _level(_json(cells.get("Run Info | Profile")), count(cells.get("Run Info | Run Index")))
+    if positive(level) and "@" not in label:
+        label = f"{kind}@{positive(level):g}"
     streams = positive(level) if "concurren" in kind or kind == "throughput" else 1.0 if kind == "synchronous" else None
     return Point(
         **facts, label=label, source=report.source.path.name, format=FORMAT,
@@ -304,6 +315,15 @@ def _row(cells: dict[str, str], three: bool, report: Report) -> Point | None:
         model=backend.get("model") if isinstance(backend.get("model"), str) else None,
         identity=cells.get("Benchmark | ID") or cells.get("Id") or None,
     )
+
+
+def _level(profile: dict[str, Any], at: int | None) -> float | None:
+    """Streams or rate of the benchmark with this index among the strategies of a profile."""
+    done = profile.get("completed_strategies")
+    strategy = done[at] if isinstance(done, list) and at is not None and at < len(done) else None
+    if not isinstance(strategy, dict):
+        return None
+    return positive(strategy.get("streams")) or positive(strategy.get("rate"))
 
 
 def _json(cell: str | None) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """AIPerf and GenAI-Perf: versions, cancelled and killed runs, aggregates, sweeps, runs without streaming."""
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -197,3 +198,11 @@ def test_records_appended_a_second_time_are_counted_once(tmp_path):
     found = inspect(tmp_path / "profile_export.jsonl")
     assert found.points[0].requests_completed == 24
     assert any("same request as an earlier record" in note for note in found.notes)
+
+
+def test_record_of_an_error_without_its_text_is_a_failure(records, write):
+    failed = copy.deepcopy(records[-1])
+    failed["metadata"]["x_request_id"] = "silent"
+    failed |= {"metrics": {"error_isl": {"value": 200, "unit": "tokens"}}, "error": None}
+    point = inspect(write("profile_export.jsonl", "\n".join(json.dumps(one) for one in [*records, failed]))).points[0]
+    assert (point.requests_completed, point.requests_failed) == (24, 1)

@@ -136,3 +136,23 @@ def test_oldest_csv_has_one_header_row(write):
     point = inspect(write("benchmarks.csv", f"{header}\n{row}\n")).points[0]
     assert (point.requests_completed, point.requests_failed, point.concurrency_set) == (24, 1, 4)
     assert (point.ttft_mean_ms, point.tpot_mean_ms, point.output_tokens) == (205.55, 19.98, 1200)
+
+
+def test_oldest_version_gives_silent_requests_a_negative_time(report, write):
+    benchmark = report["benchmarks"][0]
+    before = inspect(write("before.json", report)).points[0]
+    silent = benchmark["requests"]["successful"][0]
+    silent |= {"time_to_first_token_ms": -1.8e12, "inter_token_latency_ms": 0.0, "info": {}}
+    benchmark["metrics"]["time_to_first_token_ms"]["successful"]["mean"] = -7e10
+    found = inspect(write("guidellm.json", report))
+    point = found.points[0]
+    assert point.requests_completed == 24
+    assert point.output_tokens == before.output_tokens - 50
+    assert point.ttft_mean_ms == pytest.approx(before.ttft_mean_ms, rel=0.02)
+    assert point.tpot_mean_ms == pytest.approx(before.tpot_mean_ms, rel=0.01)
+    assert any("1 requests ended without a token" in note for note in found.notes)
+
+
+def test_csv_finds_the_streams_in_the_profile():
+    point = inspect(DATA / "guidellm" / "concurrent4.csv").points[0]
+    assert point.concurrency_set == 4

@@ -59,6 +59,12 @@ class Rent(Record):
         return {gpu: (given,) if isinstance(given, dict | Quote) else given for gpu, given in prices.items()}
 
     @model_validator(mode="after")
+    def _committed(self):
+        if self.upfront and not self.term_years:
+            raise ValueError("upfront is a part of the whole term's rent; give term_years")
+        return self
+
+    @model_validator(mode="after")
     def _paths(self):
         for gpu, quotes in self.prices.items():
             try:

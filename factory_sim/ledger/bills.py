@@ -172,6 +172,7 @@ def credits(plan: Plan, key: str, usage: Usage, bill: Months, sheets: list[Entri
     promises = {name: getattr(plan.sla, name) for name in ("availability", "within_promise", "served")}
     promises |= {column_names(promise)[0]: promise.credits for promise in plan.sla.latency}
     promises = {name: tiers for name, tiers in promises.items() if tiers}
+    told = {column_names(p)[0]: f"share with {p.metric} within {p.limit_s:g} s" for p in plan.sla.latency}
     if not promises or usage.service_level is None:
         return []
     for name in promises:
@@ -197,7 +198,7 @@ def credits(plan: Plan, key: str, usage: Usage, bill: Months, sheets: list[Entri
         as_of=str(plan.as_of or ""),
         basis=stated_basis(plan.source),
         source=plan.source or NO_SOURCE,
-        note="part of the month's bill: " + "; ".join(f"{n}: {_terms(t)}" for n, t in promises.items()),
+        note="part of the month's bill: " + "; ".join(f"{told.get(n, n)} {_terms(t)}" for n, t in promises.items()),
     )
     return _settled("sla_credit", amounts, bill, row)
 
@@ -211,4 +212,4 @@ def credit_fraction(level: np.ndarray, tiers: tuple[CreditTier, ...]) -> np.ndar
 
 
 def _terms(tiers: tuple[CreditTier, ...]) -> str:
-    return ", ".join(f"{tier.credit:g} below {tier.below:g}" for tier in tiers)
+    return ", ".join(f"gives {tier.credit:g} below {tier.below:g}" for tier in tiers)

@@ -41,17 +41,19 @@ def absurd_prices(rows: Sequence[PriceRow]) -> list[str]:
 
 
 def stale_prices(rows: Sequence[PriceRow], at: date | None) -> list[str]:
-    """A sentence for each price that is more than a year older than the scenario, or that carries no date."""
+    """A sentence for each price (each plan once) that is more than a year older than the scenario, or carries no date."""
     found = []
     for row in sorted(rows, key=lambda row: row.row):
-        when = row_date(row.as_of)
+        when, plan = row_date(row.as_of), row.item == "plan"
+        name = row.row.partition(" <- ")[2] or row.row if plan else row.row
+        name = name.rpartition("/")[0] if plan else name
         if when is None:
-            if row.trust != "assumption" and row.item != "plan":
-                found.append(f"{row.row}: carries no date")
+            if row.trust != "assumption" and not plan:
+                found.append(f"{name}: carries no date")
         elif at is not None and at - when > STALE_AFTER:
             years = (at - when).days / 365.25
-            found.append(f"{row.row}: stale, of {row.as_of} and so {years:.1f} years old when the scenario starts")
-    return found
+            found.append(f"{name}: stale, of {row.as_of} and so {years:.1f} years old when the scenario starts")
+    return list(dict.fromkeys(found))
 
 
 def rehearse(money: Money, fleet: Sequence[tuple[str, str, str]], start: datetime | None, duration_days: float) -> None:
@@ -123,7 +125,7 @@ def money_warnings(
             rows |= {row.row: row for row in own.values()}
             if not plan.list_price and not (plan.source and plan.as_of):
                 lacks = " and ".join(n for n, given in (("source", plan.source), ("as_of", plan.as_of)) if not given)
-                words.append(
-                    f"money.plans.{service}: prices without {lacks}; what has no source counts as an assumption"
-                )
+                key = service if service in money.plans else "all"
+                words.append(f"money.plans.{key}: prices without {lacks}; what has no source counts as an assumption")
+    words = list(dict.fromkeys(words))  # a plan of several services is told once
     return words + absurd_prices(list(rows.values())) + stale_prices(list(rows.values()), at)

@@ -45,6 +45,10 @@ AT_FILE = {
     "all free": (plan(output_usd_per_million=0), "money.plans.chat: every price of this plan is 0"),
     "no life": ({"costs": {"compute": {"kind": "own", "life_years": 0}}}, "money.costs.compute.life_years: found 0"),
     "no life at all": ({"costs": {"compute": {"kind": "own", "life_years": None}}}, "life_years: None is not a number"),
+    "upfront without a term": (
+        {"costs": {"compute": {"basis": "reserved_1yr", "upfront": 0.5}}},
+        "money.costs.compute: upfront is a part of the whole term's rent; give term_years",
+    ),
     "kind": ({"costs": {"compute": {"kind": "owned"}}}, "money.costs.compute: kind 'owned' is not known; did you mean 'own'?"),
     "key": (plan(output_usd_per_milion=1), "money.plans.chat.output_usd_per_milion: unknown key; did you mean 'output_usd_per_million'?"),
     "not a plan": (plan() | {"plans": {"chat": "cheap"}}, "money.plans.chat: found 'cheap'; give a mapping with"),

@@ -45,10 +45,14 @@ def test_an_absurd_price_asks_for_its_unit(money, hint):
 
 def test_old_and_undated_prices_are_named():
     found = warnings(plans=plan(as_of="2025-02-28"))
-    assert any("plan/chat/output_tokens: stale, of 2025-02-28 and so 1.7 years old" in word for word in found)
+    assert [word for word in found if "stale" in word] == [
+        "plan/chat: stale, of 2025-02-28 and so 1.7 years old when the scenario starts"
+    ]
     assert warnings(plans=plan(source="")) == [
         "money.plans.chat: prices without source; what has no source counts as an assumption"
     ]
+    [word] = warnings(services=("chat", "code"), plans={"all": {"output_usd_per_million": 2.0}})
+    assert word.startswith("money.plans.all: prices without source and as_of")
     [word] = warnings(plans={"chat": {"output_usd_per_million": 2.0}})
     assert word.startswith("money.plans.chat: prices without source and as_of")
 

@@ -40,11 +40,14 @@ class RunError(FactorySimError):
 
 
 class SimulationStopped(FactorySimError):
-    """A run ended on the way; `journal` holds what was played before, marked incomplete."""
+    """A run ended on the way; `journal` holds what was played before, marked incomplete.
 
-    def __init__(self, message: str, journal=None):
+    Raised by `run`, it has the unfinished `run` with the tables of what was played, and no figures.
+    """
+
+    def __init__(self, message: str, journal=None, run=None):
         super().__init__(message)
-        self.journal = journal
+        self.journal, self.run = journal, run
 
 
 def closest(name: str, known: Iterable[str]) -> str:

@@ -29,11 +29,11 @@ def run(
     no_charts: Annotated[bool, typer.Option("--no-charts", help="Draw no charts.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing run folder.")] = False,
     allow_code: Annotated[
-        bool, typer.Option("--allow-code", help="Let the scenario name its own policies as FILE.py:FUNCTION.")
+        bool, typer.Option("--allow-code", help="Run policies that the scenario names as file.py:function.")
     ] = False,
 ) -> None:
     """Play a scenario, price it, check the laws, write the run folder and print the results by week and stage."""
-    from factory_sim.errors import FactorySimError
+    from factory_sim.errors import FactorySimError, SimulationStopped
     from factory_sim.inputs.overrides import load_scenario
     from factory_sim.inputs.provenance import digest
     from factory_sim.results.store import check_free
@@ -43,34 +43,23 @@ def run(
     folder = out or Path("runs") / f"{loaded.name}-{digest(loaded)}"
     check_free(folder, force=force)
 
-    from factory_sim.results.run import RunStopped
     from factory_sim.results.run import run as play
-    from factory_sim.results.store import write_run
 
     def progress(message: str) -> None:
         if not quiet:
             print(message, file=sys.stderr, flush=True)
 
-    def write(result, charts) -> None:
-        write_run(
-            folder,
-            scenario_yaml=result.scenario_yaml,
-            provenance=result.provenance,
-            tables=result.tables,
-            summary=result.summary,
-            charts=charts,
-            force=force,
-        )
-
     try:
         result = play(loaded, progress=progress, allow_code=allow_code)
-    except RunStopped as stopped:
-        write(stopped.run, None)
-        raise FactorySimError(f"{scenario}: {stopped}; the finished part is in {folder}, without figures") from None
+    except SimulationStopped as stopped:
+        kept = folder.with_name(f"{folder.name}.incomplete") if folder.exists() else folder
+        _write(kept, stopped.run, force=force)
+        stopped.args = (f"{scenario}: {stopped}; what was played before is in {kept}, marked incomplete",)
+        raise
     except FactorySimError as error:
         error.args = (f"{scenario}: {error}", *error.args[1:])
         raise
-    write(result, None if no_charts else lambda charts: _draw(result, charts))
+    _write(folder, result, force=force, charts=None if no_charts else lambda charts: _draw(result, charts))
     if as_json:
         sys.stdout.buffer.write((folder / "summary.json").read_bytes())
         sys.stdout.flush()
@@ -129,6 +118,14 @@ def compare(
     for window in ["whole", *weeks[:1], *weeks[-1:]]:
         part = table[(table["window"] == window) & (table["service"] == "all")]
         console.print(comparison_grid(part, title=f"Runs compared: {window.replace('_', ' ')}"))
+
+
+def _write(folder: Path, result, *, force: bool, charts=None) -> None:
+    """Write a run, finished or not."""
+    from factory_sim.results.store import write_run
+
+    parts = {name: getattr(result, name) for name in ("scenario_yaml", "provenance", "tables", "summary")}
+    write_run(folder, **parts, charts=charts, force=force)
 
 
 def _draw(result, folder: Path) -> None:

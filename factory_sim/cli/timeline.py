@@ -1,5 +1,6 @@
 """`factory-sim timeline`: what happened in a run, as a table and as a chart."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -25,9 +26,11 @@ def timeline(
     from factory_sim.results.store import read_run
     from factory_sim.results.timeline import spans
 
-    stored = read_run(run)
+    stored = read_run(run, unfinished=True)
+    if "incomplete" in stored.summary:
+        print(f"{run}: is incomplete: {stored.summary['incomplete']}", file=sys.stderr)
     events = stored.tables["events"]
-    held = sorted(stored.tables["windows"]["replication"].unique())
+    held = sorted(events["replication"].unique())
     if replication not in held:
         raise RunError(f"{run}: has no replication {replication}; it has {held[0]} to {held[-1]}")
     events = events[events["replication"] == replication]
@@ -35,6 +38,8 @@ def timeline(
         if kind not in set(events["kind"]):
             raise RunError(f"{run}: no event of kind '{kind}'{closest(kind, sorted(set(events['kind'])))}")
     shown = events[events["kind"].isin(kinds)] if kinds else events
+    if out is not None and not len(stored.tables["windows"]):
+        raise RunError(f"{run}: nothing was served before the run was stopped; there is nothing to draw")
     if out is not None:
         from factory_sim.cli.folders import fresh_folder
         from factory_sim.reports.charts.timeline import timeline_chart

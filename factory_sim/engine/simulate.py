@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import simpy
 
-from factory_sim.engine.control.autoscaler import AUTOSCALERS, autoscale, keep_spot
+from factory_sim.engine.control.autoscaler import AUTOSCALERS, autoscale, check_policies, keep_spot
 from factory_sim.engine.control.demand import Backlog, DemandState, rate_series
 from factory_sim.engine.control.fleet import Fleet, Pulse
 from factory_sim.engine.control.market import change_price, retire, spike
@@ -21,7 +21,7 @@ from factory_sim.engine.journal import Journal
 from factory_sim.engine.resolve import ResolvedService, ResolvedStage
 from factory_sim.engine.rows import window_facts
 from factory_sim.engine.stage_pool import StagePool
-from factory_sim.errors import FactorySimError, ScenarioError, SimulationStopped, closest
+from factory_sim.errors import FactorySimError, ScenarioError, SimulationStopped
 from factory_sim.inputs.scenario import Scenario
 from factory_sim.model.outages import failure_kinds
 from factory_sim.model.training import mfu_of
@@ -57,7 +57,8 @@ class Factory:
     def __init__(self, scenario, services, replication: int, policies: Policies, allow_code: bool):
         self.env = simpy.Environment()
         self.scenario, self.journal = scenario, Journal(replication)
-        self.policies, self.allow_code, self.workers = policies, allow_code, []
+        check_policies(scenario, policies, allow_code)
+        self.policies, self.workers = policies, []
         self.pools: dict[tuple[str, str, float], StagePool] = {}
         self.places = {name: Place(self.env, name, pue=site.pue) for name, site in scenario.places.items()}
         self.groups = [Group([], Pulse(self.env)) for _ in _linked(scenario)]
@@ -92,6 +93,7 @@ class Factory:
         try:
             self.env.run(until=self.env.all_of(serving))
         except FactorySimError as error:
+            self.journal.note(self.env.now, "stopped", "simulation", "policy", str(error))
             self.journal.incomplete = f"stopped on day {self.env.now / (24 * HOUR_S):.3f}: {error}"
             raise SimulationStopped(self.journal.incomplete, self.journal) from None
 
@@ -171,13 +173,6 @@ class Factory:
         if rule.policy in AUTOSCALERS:
             return AUTOSCALERS[rule.policy]
         where = f"services.{name}.autoscaler.policy"
-        if ".py:" not in rule.policy:
-            known = [*AUTOSCALERS, *self.policies]
-            raise ScenarioError(f"{where}: '{rule.policy}' is not known{closest(rule.policy, known)}")
-        if not self.allow_code:
-            raise ScenarioError(
-                f"{where}: '{rule.policy}' is code of the scenario's author; run with --allow-code to run it"
-            )
         worker = user_policy(where, rule.policy, rule.deadline_s)
         self.workers.append(worker)
         return worker.decide

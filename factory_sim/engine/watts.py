@@ -4,6 +4,7 @@ import numpy as np
 
 from factory_sim.inputs import catalog
 from factory_sim.model.energy import (
+    PRECISION_CLASS,
     WindowLoad,
     busy_fraction_of_board_power,
     energy_split_j,
@@ -90,8 +91,9 @@ def training_watts(gpu: str, precision: str, mfu: float, memory_utilisation: flo
     """Watts of one GPU that trains at a share `mfu` of its peak and moves a share of its memory bandwidth."""
     curve = power_curve(gpu)
     facts = catalog.gpu(gpu)
-    arithmetic = mfu * facts.peak(precision) / facts.peak("bf16")
+    products = PRECISION_CLASS[precision]
+    arithmetic = mfu * facts.peak(products) / facts.peak("bf16")
     share = busy_fraction_of_board_power(
-        curve.floor, curve.memory, curve.compute[precision], curve.ceiling, curve.sharpness, memory_utilisation, arithmetic
+        curve.floor, curve.memory, curve.compute[products], curve.ceiling, curve.sharpness, memory_utilisation, arithmetic
     )
     return curve.board_power_w * float(share)

@@ -18,13 +18,22 @@ def digest(scenario: Scenario) -> str:
 
 def provenance(scenario: Scenario, profiles: dict[str, str]) -> dict:
     """Digest and origin of every input of a run: the scenario, the packaged tables, the profiles used."""
+    code = _own_policies(scenario)
     return {
         "scenario": {"name": scenario.name, "digest": digest(scenario), "seed": scenario.seed},
         "version": __version__,
         "profiles": profiles,
         "own_profiles": _own_profiles(scenario),
+        **({"own_policies": code} if code else {}),
         "tables": _tables(),
     }
+
+
+def _own_policies(scenario: Scenario) -> dict[str, str]:
+    """File of the scenario author's policies -> sha256 of it."""
+    scalers = [service.autoscaler.policy for service in scenario.services.values() if service.autoscaler]
+    names = sorted({policy.rpartition(":")[0] for policy in scalers if ".py:" in policy})
+    return {name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in names}
 
 
 def _own_profiles(scenario: Scenario) -> dict[str, str]:

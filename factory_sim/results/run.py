@@ -2,17 +2,19 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
 
 from factory_sim import __version__
+from factory_sim.engine.control.autoscaler import check_policies
 from factory_sim.engine.journal import Journal
 from factory_sim.engine.journal import tables as journal_tables
 from factory_sim.engine.replay import is_finite, replay
 from factory_sim.engine.resolve import resolve
 from factory_sim.engine.simulate import simulate
 from factory_sim.engine.threads import side_by_side
-from factory_sim.errors import FactorySimError, SimulationStopped
+from factory_sim.errors import SimulationStopped
 from factory_sim.inputs.overrides import scenario_yaml
 from factory_sim.inputs.provenance import digest, provenance
 from factory_sim.inputs.scenario import Scenario
@@ -26,14 +28,6 @@ from factory_sim.results.figures import figures, replications, series
 from factory_sim.streams import stream
 
 SCHEMA = "factory_sim.summary/1"
-
-
-class RunStopped(FactorySimError):
-    """A run ended on the way; `run` is its finished part, without figures, marked by the failed check "finished"."""
-
-    def __init__(self, message: str, part: "Run"):
-        super().__init__(message)
-        self.run = part
 
 
 @dataclass(frozen=True)
@@ -64,12 +58,12 @@ def run(
 ) -> Run:
     """Play all replications of `scenario`, price them, check the laws and return the run.
 
-    `progress` receives short messages. `policies` are the caller's own autoscalers by the name that the scenario gives
-    them: functions of (View, Autoscaler) that return a number of instances. `allow_code` lets the scenario name
-    `file.py:function`, which runs in a process of its own. Raises ScenarioError, ProfileError, CapacityError or
-    PriceError before anything is played if the scenario cannot be, and RunStopped with the finished part where a policy
-    fails on the way.
+    `progress` receives short messages. `policies`: own autoscalers by name, functions of (View, Autoscaler) that return
+    a number of instances; `allow_code`: the scenario may name `file.py:function`. Raises ScenarioError, ProfileError,
+    CapacityError or PriceError before anything is played if the scenario cannot be, and SimulationStopped (with the
+    finished part) if such a policy fails on the way.
     """
+    check_policies(scenario, policies or (), allow_code)
     progress(f"{scenario.name}: load-testing every stage")
     services = resolve(scenario)
     fleet = [(service.name, stage.stage.name, stage.system.gpu) for service in services for stage in service.stages]
@@ -80,18 +74,14 @@ def run(
         progress(f"warning: {warning}")
     count = scenario.simulation.replications
     progress(f"{scenario.name}: playing {count} replications of {scenario.duration_days:g} days")
-
-    def play(replication: int) -> Journal:
-        if is_finite(scenario):
-            return replay(scenario, services, replication)
-        try:
-            return simulate(scenario, services, replication, policies=policies, allow_code=allow_code)
-        except SimulationStopped as stopped:
-            return stopped.journal
-
-    journals = side_by_side(play, range(count), threads)
-    _finished(scenario, services, journals)
+    play = replay if is_finite(scenario) else partial(_until_stopped, policies=policies, allow_code=allow_code)
+    journals = side_by_side(lambda replication: play(scenario, services, replication), range(count), threads)
     tables = journal_tables(journals) | {"draws": draws(services)}
+    profiles = {s.system.name: s.system.profile for service in services for s in service.stages}
+    origins = provenance(scenario, profiles)
+    stopped = next((journal for journal in journals if journal.incomplete), None)
+    if stopped is not None:
+        raise SimulationStopped(stopped.incomplete, stopped, _unfinished(scenario, tables, stopped.incomplete, origins))
     played = int(tables["audits"]["arrived"].sum()) + sum(
         s.curve.requests_played for r in services for s in r.stages if s.curve
     )
@@ -99,27 +89,34 @@ def run(
     tables["postings"], drawn = _postings(scenario, with_plan_facts(tables["windows"], tables, scenario.money))
     tables["series"] = series(tables, drawn)
     tables["replications"] = replications(tables, drawn)
-    return _run(scenario, services, tables, figures(tables).to_dict("records"), check(scenario, tables))
+    found = {"figures": figures(tables).to_dict("records"), "checks": check(scenario, tables)}
+    return Run(scenario, scenario_yaml(scenario), origins, tables, _heading(scenario) | found)
 
 
-def _run(scenario: Scenario, services, tables: dict[str, pd.DataFrame], found: list[dict], checks: list[dict]) -> Run:
-    name = {"name": scenario.name, "digest": digest(scenario), "seed": scenario.seed, "version": __version__}
-    summary = {"schema": SCHEMA, "scenario": name, "figures": found, "checks": checks}
-    profiles = {s.system.name: s.system.profile for service in services for s in service.stages}
-    return Run(scenario, scenario_yaml(scenario), provenance(scenario, profiles), tables, summary)
+def _heading(scenario: Scenario) -> dict:
+    """What a summary begins with."""
+    name, seed = scenario.name, scenario.seed
+    return {
+        "schema": SCHEMA,
+        "scenario": {"name": name, "digest": digest(scenario), "seed": seed, "version": __version__},
+    }
 
 
-def _finished(scenario: Scenario, services, journals: list[Journal]) -> None:
-    """Raise RunStopped with the finished part of all journals if one of them is incomplete."""
-    stopped = [journal for journal in journals if journal.incomplete]
-    if not stopped:
-        return
-    for journal in stopped:
-        now = max((row["end_s"] for row in journal.windows), default=0.0)
-        journal.note(now, "incomplete", f"replication {journal.replication}", "error", journal.incomplete)
-    why = f"{stopped[0].incomplete} (replication {stopped[0].replication})"
-    checks = [{"check": "finished", "ok": False, "detail": why}]
-    raise RunStopped(why, _run(scenario, services, journal_tables(journals), [], checks))
+def _until_stopped(scenario: Scenario, services, replication: int, **options) -> Journal:
+    """The journal of a replication, also of one that was stopped on the way."""
+    try:
+        return simulate(scenario, services, replication, **options)
+    except SimulationStopped as stopped:
+        return stopped.journal
+
+
+def _unfinished(scenario: Scenario, tables: dict[str, pd.DataFrame], reason: str, origins: dict) -> Run:
+    """A run that was stopped: the tables of what was played, its course over time, and no figures."""
+    if len(tables["windows"]):
+        tables["postings"], drawn = _postings(scenario, with_plan_facts(tables["windows"], tables, scenario.money))
+        tables["series"] = series(tables, drawn)
+    summary = _heading(scenario) | {"incomplete": reason, "figures": [], "checks": []}
+    return Run(scenario, scenario_yaml(scenario), origins, tables, summary)
 
 
 def _postings(scenario: Scenario, windows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

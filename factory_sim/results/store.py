@@ -1,6 +1,6 @@
 """A run on disk: a folder that is whole or not there, the same bytes for the same run.
 
-    <folder>/run.json          schema, version and SHA-256 of every data file
+    <folder>/run.json          schema, version and SHA-256 of every data file; `incomplete` and why, if it was stopped
              scenario.yaml     the scenario as resolved
              provenance.json   digest and source of every input
              summary.json      figures and checks (`factory_sim.summary/1`)
@@ -191,6 +191,7 @@ def _fill(partial: Path, scenario_yaml: str, provenance: dict, tables: Mapping, 
     manifest = {
         "schema": RUN_SCHEMA,
         "version": __version__,
+        **({"incomplete": summary["incomplete"]} if "incomplete" in summary else {}),
         "files": [{"file": name, "sha256": _digest(partial / name)} for name in names],
     }
     (partial / MANIFEST).write_bytes(summary_bytes(manifest))
@@ -224,11 +225,11 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
     pq.write_table(table, path, compression="zstd", compression_level=3, row_group_size=1 << 20)
 
 
-def read_run(folder: str | Path) -> StoredRun:
+def read_run(folder: str | Path, *, unfinished: bool = False) -> StoredRun:
     """Read a run back; its tables are read as they are asked for.
 
-    Raises RunError if the folder is missing, is no run, is of another version of the format, or was changed or
-    damaged since it was written (SHA-256 of every data file).
+    Raises RunError if the folder is missing, is no run, is of another version of the format, was changed or damaged
+    since it was written (SHA-256 of every data file), or holds a run that was stopped (unless `unfinished` will do).
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -250,6 +251,10 @@ def read_run(folder: str | Path) -> StoredRun:
             raise RunError(f"{folder / 'tables' / name}.parquet: is missing; run the scenario again")
     summary = _json(folder / SUMMARY)
     _same_format(folder / SUMMARY, summary, SUMMARY_SCHEMA)
+    if "incomplete" in summary and not unfinished:
+        raise RunError(
+            f"{folder}: is incomplete ({summary['incomplete']}): it has no figures; `factory-sim timeline` shows what happened"
+        )
     provenance, scenario = _json(folder / PROVENANCE), texts[SCENARIO].decode()
     return StoredRun(folder, scenario, provenance, summary, Tables(folder, tables), made_by)
 

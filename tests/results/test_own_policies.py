@@ -7,9 +7,10 @@ import yaml
 from typer.testing import CliRunner
 
 from factory_sim.cli.app import app
-from factory_sim.errors import FactorySimError, ScenarioError
+from factory_sim.errors import FactorySimError, ScenarioError, SimulationStopped
 from factory_sim.inputs.overrides import parse_scenario
-from factory_sim.results.run import RunStopped, run
+from factory_sim.results.run import run
+from factory_sim.results.schema import summary_problems
 from factory_sim.results.store import read_run
 
 
@@ -53,14 +54,14 @@ def test_a_policy_that_raises_keeps_the_finished_part(scaled, tmp_path):
     with pytest.raises(FactorySimError, match="run with --allow-code"):
         CliRunner().invoke(app, command, catch_exceptions=False)
     assert not (tmp_path / "part").exists()
-    with pytest.raises(FactorySimError, match="raised RuntimeError: no idea on day 0.5.*finished part is in"):
+    with pytest.raises(FactorySimError, match="raised RuntimeError: no idea on day 0.5.*marked incomplete"):
         CliRunner().invoke(app, [*command, "--allow-code"], catch_exceptions=False)
-    part = read_run(tmp_path / "part")
+    part = read_run(tmp_path / "part", unfinished=True)
     assert part.summary["figures"] == []
-    assert part.summary["checks"][0]["check"] == "finished"
-    assert not part.summary["checks"][0]["ok"]
+    assert "no idea" in part.summary["incomplete"]
+    assert summary_problems(part.summary) == []
     assert part.tables["windows"].end_s.max() < 50000
-    shown = CliRunner().invoke(app, ["timeline", str(tmp_path / "part"), "--kind", "incomplete", "--json"])
+    shown = CliRunner().invoke(app, ["timeline", str(tmp_path / "part"), "--kind", "stopped", "--json"])
     assert "no idea" in json.loads(shown.stdout)["events"][0]["effect"]
 
 
@@ -68,6 +69,6 @@ def test_the_finished_part_comes_with_the_error(scaled):
     def mine(view, rule):
         return "many"
 
-    with pytest.raises(RunStopped, match="a number of instances is needed") as stopped:
+    with pytest.raises(SimulationStopped, match="a number of instances is needed") as stopped:
         run(parse_scenario(scaled), policies={"mine": mine})
     assert list(stopped.value.run.figures) == []

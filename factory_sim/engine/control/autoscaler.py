@@ -1,16 +1,19 @@
 """Scaling: how many of the installed instances serve, by a policy picked by name; and spot capacity beside them."""
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 import simpy
 
 from factory_sim.engine.control.service import SPOT, Kind, Service, view_of
+from factory_sim.engine.control.user_policy import check_policy
 from factory_sim.engine.control.view import View
 from factory_sim.engine.journal import Journal
 from factory_sim.errors import ScenarioError
 from factory_sim.inputs.operations import Autoscaler, Spot
 from factory_sim.inputs.reliability import operation
+from factory_sim.inputs.scenario import Scenario
 from factory_sim.units import DAY_S, HOUR_S, MINUTE_S, WEEK_S
 
 
@@ -30,7 +33,7 @@ def follow_queue(view: View, rule: Autoscaler) -> int:
     load = view.served_per_s / (max(view.serving - view.starting, 1) * view.capacity_per_s)
     if view.waiting > 0.0 or load > 0.9:
         return view.serving + max(step, math.ceil(view.waiting / view.interval_s / view.capacity_per_s))
-    return view.serving - step if load < view.target_load - 0.15 else view.serving
+    return max(view.serving - step, 0) if load < view.target_load - 0.15 else view.serving
 
 
 def keep_promise(view: View, rule: Autoscaler) -> int:
@@ -87,6 +90,14 @@ WITHOUT_LATENCIES = ("fixed", "target_load", "queue", "scheduled", "predictive")
 """Policies that do not look at latencies."""
 
 
+def check_policies(scenario: Scenario, own: Iterable[str] = (), allow_code: bool = False) -> None:
+    """Raise ScenarioError for the first autoscaler whose policy is not known (`own`: names of the caller's) or not allowed."""
+    for name, service in scenario.services.items():
+        if service.autoscaler:
+            where = f"services.{name}.autoscaler.policy"
+            check_policy(where, service.autoscaler.policy, [*AUTOSCALERS, *own], allow_code)
+
+
 def autoscale(env: simpy.Environment, service: Service, rule: Autoscaler, decide, journal: Journal, job=None):
     """Resize the fleet once per interval, from what the service has just reported; shrink only after a delay."""
     interval_s, smaller_since = rule.interval_minutes * MINUTE_S, None
@@ -117,6 +128,7 @@ def _whole(answer, service: Service, now_s: float) -> int:
         isinstance(answer, bool)
         or not isinstance(answer, (int, float, np.integer, np.floating))
         or not math.isfinite(answer)
+        or answer < 0
     ):
         raise ScenarioError(
             f"services.{service.name}.autoscaler.policy: answered {answer!r} on day {now_s / DAY_S:.3f}; a number of instances is needed"

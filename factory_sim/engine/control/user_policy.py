@@ -2,10 +2,14 @@
 
 import importlib.util
 import multiprocessing
+import numbers
+import os
+import sys
+from collections.abc import Iterable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from factory_sim.errors import ScenarioError
+from factory_sim.errors import ScenarioError, closest
 from factory_sim.units import DAY_S
 
 
@@ -51,16 +55,30 @@ class PolicyWorker:
         self.pipe.close()
 
 
-def user_policy(where: str, spec: str, deadline_s: float) -> PolicyWorker:
-    """Start the process for `file.py:function`; raises ScenarioError if there is no such file or function."""
-    file, _, name = spec.rpartition(":")
+def check_policy(where: str, policy: str, known: Iterable[str], allow_code: bool) -> None:
+    """Raise ScenarioError unless `policy` is one of the `known` names, or code of a file that is there and allowed."""
+    known = list(known)
+    if policy in known:
+        return
+    if ".py:" not in policy:
+        raise ScenarioError(f"{where}: '{policy}' is not known{closest(policy, known)}")
+    if not allow_code:
+        raise ScenarioError(f"{where}: '{policy}' is code of the scenario's author; run with --allow-code to run it")
+    file = policy.rpartition(":")[0]
     if not Path(file).is_file():
         raise ScenarioError(f"{where}: {file}: no such file; give file.py:function")
+
+
+def user_policy(where: str, spec: str, deadline_s: float) -> PolicyWorker:
+    """Start the process for `file.py:function`; raises ScenarioError if there is no such function."""
+    file, _, name = spec.rpartition(":")
     return PolicyWorker(where, file, name, deadline_s)
 
 
 def _answer(pipe: Connection, file: str, name: str) -> None:
-    """Load the user's function and answer views until the pipe closes."""
+    """Load the user's function and answer views until the pipe closes; what it prints goes to stderr."""
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
     import factory_sim.engine.control.view
     import factory_sim.inputs.operations  # noqa: F401 (what views are made of, loaded before the deadline counts)
 
@@ -69,6 +87,8 @@ def _answer(pipe: Connection, file: str, name: str) -> None:
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         function = getattr(module, name)
+        if not callable(function):
+            raise TypeError(f"'{name}' is no function")
     except BaseException as error:
         pipe.send(("failed", f"{type(error).__name__}: {error}"))
         return
@@ -80,6 +100,13 @@ def _answer(pipe: Connection, file: str, name: str) -> None:
             return
         try:
             answer = function(view, rule)
-            pipe.send(("answer", answer if isinstance(answer, (int, float)) else repr(answer)))
+            pipe.send(("answer", _plain(answer)))
         except Exception as error:
             pipe.send(("raised", f"{type(error).__name__}: {error}"))
+
+
+def _plain(answer):
+    """A number as Python's own, anything else as its text: nothing of the user's is unpickled outside."""
+    if isinstance(answer, bool) or not isinstance(answer, numbers.Real):
+        return repr(answer)
+    return int(answer) if isinstance(answer, numbers.Integral) else float(answer)

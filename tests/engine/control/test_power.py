@@ -5,7 +5,7 @@ import pytest
 from bed import another, play, same, scenario
 
 from factory_sim.engine.control.power import clock_energy, keep_below, outside_c, pue_at
-from factory_sim.engine.watts import nameplate_watts
+from factory_sim.engine.watts import host_watts, idle_watts, nameplate_watts, training_watts
 from factory_sim.inputs.operations import Cooling
 from factory_sim.inputs.scenario import Site
 from factory_sim.units import DAY_S, HOUR_S, MEGAWATT_W
@@ -130,3 +130,9 @@ def test_a_curtailment_needs_a_cap_of_one_kind():
     with pytest.raises(ScenarioError, match="exactly one of mw and share"):
         scenario(events=[{"kind": "curtailment", "at_day": 1, "hours": 1}])
     assert call(0.5)["share"] == 0.5
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "fp8", "int8", "fp4", "int4"])
+def test_a_training_gpu_of_any_precision_draws_between_idle_and_board_power(precision):
+    watts = training_watts("b200", precision, 0.4, 0.3)
+    assert idle_watts("b200") < watts <= nameplate_watts("b200") - host_watts("b200")

@@ -1,5 +1,7 @@
 """Users' files of measured runs: read in any usual encoding, checked row by row, bad rows named."""
 
+import csv
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +17,10 @@ if TYPE_CHECKING:
 
 LARGEST_BYTES = 500_000_000
 """Files beyond this are refused: a table of benchmark runs has thousands of rows, not millions."""
-LONGEST_TPOT_S = 100.0
+LONGEST_TPOT_S = 5.0
 SHORTEST_TPOT_S = 5e-5
+SHORTEST_TTFT_IN_TPOT = 0.2
+"""A first token comes out of a whole step: a TTFT below this share of TPOT is in another unit."""
 MOST_TOKENS_PER_STEP = 8.0
 """Tokens that a speculating sequence can gain in a step, for the roofline check."""
 _ENCODINGS = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"), (b"\xef\xbb\xbf", "utf-8-sig"))
@@ -48,9 +52,48 @@ def read_csv(path: Path) -> "pd.DataFrame":
     first = head.decode(encoding, errors="replace").splitlines()[0]
     separator = max(",;\t", key=first.count)
     try:
-        return pd.read_csv(path, sep=separator, encoding=encoding, low_memory=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeError) as error:
+        table = pd.read_csv(path, sep=separator, encoding=encoding, low_memory=False)
+    except pd.errors.ParserError:
+        return _uneven(path, separator, encoding)
+    except (pd.errors.EmptyDataError, UnicodeError) as error:
         raise MeasurementError(f"{path}: is not a CSV ({error})") from None
+    if _ends_early(path, separator, encoding, len(table.columns)):
+        table.attrs["broken"] = {len(table) - 1: "the file ends inside this row"}
+    return table
+
+
+def _uneven(path: Path, separator: str, encoding: str) -> "pd.DataFrame":
+    """A CSV in which rows are longer than the header or a quote is never closed; `attrs["broken"]` says which."""
+    import pandas as pd
+
+    csv.field_size_limit(1 << 24)
+    broken, rows = {}, []
+    try:
+        with path.open(encoding=encoding, newline="") as file:
+            reader = csv.reader(file, delimiter=separator)
+            header = next(reader)
+            for row in filter(None, reader):
+                if len(row) != len(header):
+                    broken[len(rows)] = f"{len(row)} columns, {len(header)} are in the header"
+                    row = [""] * len(header)
+                rows.append(row)
+    except (csv.Error, UnicodeError, StopIteration) as error:
+        raise MeasurementError(f"{path}: is not a CSV ({error})") from None
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([header, *rows])
+    table = pd.read_csv(io.StringIO(text.getvalue()), low_memory=False, skip_blank_lines=False)
+    table.attrs["broken"] = broken
+    return table
+
+
+def _ends_early(path: Path, separator: str, encoding: str, columns: int) -> bool:
+    """True when the last line has neither its end nor all its columns: the file was cut (not told for UTF-16)."""
+    if encoding == "utf-16":  # its end alone does not tell the order of the bytes
+        return False
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - 65536, 0))
+        last = file.read().decode(encoding, errors="replace").rsplit("\n", 1)[-1]
+    return bool(last.strip()) and len(next(csv.reader([last], delimiter=separator))) < columns
 
 
 def _decodes(path: Path) -> bool:
@@ -86,11 +129,11 @@ def judged(table: "pd.DataFrame", where: str) -> "tuple[pd.DataFrame, dict[int, 
         raise MeasurementError(f"{where}: has a header and no rows")
     rows = normalise(table)
     _unit_of_times(rows, where)
-    reasons, seen = {}, {}
+    broken, reasons, seen = table.attrs.get("broken", {}), {}, {}
     for index, row in enumerate(rows.itertuples()):
         identity = (row.model, row.gpu, row.backend, row.precision, row.mode, row.parallelism, row.spec_decoding,
                     row.isl, row.osl, row.concurrency, row.ttft_s, row.tpot_s, row.measured_on)  # fmt: skip
-        reason = row.problem or _complaint(row)
+        reason = broken.get(index) or row.problem or _complaint(row)
         if not reason and identity in seen:
             reason = f"measurement_id: the same run as row {seen[identity] + 2}"
         if reason:
@@ -123,6 +166,11 @@ def _complaint(row) -> str:
             return f"{column}: {1e3 * value:g} is not above zero"
     if row.tpot_s > LONGEST_TPOT_S:
         return f"tpot_ms: {1e3 * row.tpot_s:g} ms a token; microseconds under a name in milliseconds?"
+    if row.ttft_s < SHORTEST_TTFT_IN_TPOT * row.tpot_s:
+        return (
+            f"ttft_ms: {1e3 * row.ttft_s:g} ms is shorter than a step (tpot_ms is {1e3 * row.tpot_s:g}); seconds under a "
+            "name in milliseconds?"
+        )
     try:
         limit = roofline_tpot_s(row)
     except FactorySimError as error:

@@ -1,0 +1,69 @@
+"""Files of measured runs as people send them: what is wrong is named by row and column, what is good is kept."""
+
+import pytest
+
+from factory_sim.calibration.measurement_files import checked, read_csv
+from factory_sim.errors import MeasurementError
+
+HEADER = "model,gpu,backend,precision,mode,parallelism,spec_decoding,isl,osl,n_gpus,ttft_ms,tpot_ms,concurrency"
+GOOD = "DeepSeek-R1,h200,trtllm,fp8,agg,tp8pp1ep1dpaFr1,none,1024,1024,8,{ttft},{tpot},{load}"
+
+
+def rows(*changes):
+    return [GOOD.format(**{"ttft": 300, "tpot": 15, "load": 4 + at} | change) for at, change in enumerate(changes)]
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Write a file, read and check it; return (rows kept, complaints)."""
+
+    def through(text, encoding="utf-8"):
+        path = tmp_path / "rows.csv"
+        path.write_bytes(text.encode(encoding))
+        return checked(read_csv(path), "rows.csv")
+
+    return through
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"tpot": 0}, "row 3: tpot_ms: 0 is not above zero"),
+        ({"ttft": -5}, "row 3: ttft_ms: -5 is not above zero"),
+        ({"tpot": "nan"}, "row 3: tpot_ms: not a number"),
+        ({"tpot": 0.015}, "row 3: tpot_ms: 0.015 ms is beyond the roofline"),
+        ({"tpot": 15000, "ttft": 300000}, "row 3: tpot_ms: 15000 ms a token"),
+        ({"ttft": 0.3}, "row 3: ttft_ms: 0.3 ms is shorter than a step"),
+        ({"load": -1}, "row 3: concurrency"),
+        ({"load": 4}, "row 3: measurement_id: the same run as row 2"),
+    ],
+)
+def test_bad_row_is_named_and_the_good_ones_stay(read, change, complaint):
+    kept, complaints = read("\n".join([HEADER, *rows({}, change, {})]) + "\n")
+    assert len(kept) == 2
+    assert len(complaints) == 1
+    assert complaints[0].startswith(complaint)
+
+
+def test_long_rows_and_a_quote_that_is_never_closed(read):
+    kept, complaints = read("\n".join([HEADER, *rows({}, {}), "a,b" + ",c" * 20, *rows({"load": 9}), '"abc,1']) + "\n")
+    assert list(kept.concurrency) == [4, 5, 9]
+    assert complaints[0] == "row 4: 22 columns, 13 are in the header"
+    assert complaints[1] == "row 6: 1 columns, 13 are in the header"
+
+
+def test_row_in_which_the_file_ends_is_not_taken(read):
+    kept, complaints = read("\n".join([HEADER, *rows({}, {})]).rpartition(",")[0])
+    assert list(kept.concurrency) == [4]
+    assert complaints == ["row 3: the file ends inside this row"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "latin-1"])
+def test_encodings(read, encoding):
+    text = "\n".join([HEADER + ",note", *(row + ",Zürich" for row in rows({}, {}))])
+    assert len(read(text, encoding)[0]) == 2
+
+
+def test_when_nothing_is_left_the_first_rows_are_told(read):
+    with pytest.raises(MeasurementError, match="no usable row is left; row 2: tpot_ms: 0 is not above zero"):
+        read("\n".join([HEADER, *rows({"tpot": 0}, {"tpot": 0})]))

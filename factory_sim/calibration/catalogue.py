@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from factory_sim.calibration import accuracy, benchmarks, fit, measurement_files, profile_files
+from factory_sim.calibration import accuracy, benchmarks, fit, generation_tables, measurement_files, profile_files
 from factory_sim.errors import MeasurementError, ProfileError, closest
 from factory_sim.inputs import catalog, profiles
 from factory_sim.inputs.measurements import REQUIRED, serving
@@ -59,6 +59,7 @@ def table(
                                       "tpot_error_percent": None, "ttft_error_percent": None}
         for name in catalog.gpus() if name not in measured
     ]  # fmt: skip
+    rows += generation_tables.groups(dict.fromkeys(rows[0], ""))
     wanted = {"gpu": gpu, "engine": engine, "precision": precision, "mode": mode, "trust": trust}
     rows = [
         row for row in rows
@@ -81,7 +82,7 @@ def page(name: str, folder: Path | None = None) -> dict:
     root = (folder if folder else files("factory_sim.data").joinpath("profiles")) / "profiles"
     path = root / f"{name.lower()}.json"
     if not path.is_file():
-        known = sorted({group.profile for group in profiles.groups(folder)})
+        known = sorted({group.profile for group in profiles.groups(folder)} | set(generation_tables.profile_names()))
         raise ProfileError(f"profile '{name}' is not known{closest(name.lower(), known)}")
     return json.loads(path.read_text(encoding="utf-8"))
 

@@ -41,7 +41,7 @@ def list_profiles(
     gpu: Annotated[str, typer.Option(help="Only this GPU.")] = "",
     engine: Annotated[str, typer.Option(help="Only this engine.")] = "",
     precision: Annotated[str, typer.Option(help="Only this precision.")] = "",
-    mode: Annotated[str, typer.Option(help="Only agg or disagg.")] = "",
+    mode: Annotated[str, typer.Option(help="Only agg, disagg or generation (image and video).")] = "",
     trust: Annotated[str, typer.Option(help="Only this class of trust.")] = "",
     most_error: Annotated[
         float | None, typer.Option("--most-error", metavar="PERCENT", help="Only median TPOT errors up to this.")
@@ -73,8 +73,19 @@ def show(
     folder: Folder = None,
 ) -> None:
     """Show one profile: coefficients with units, fit range, error by region, sources."""
+    from factory_sim.calibration import generation_tables
     from factory_sim.calibration.catalogue import coefficients, page, regions
 
+    generation = generation_tables.of_profile(name)
+    if generation:
+        if chart is not None:
+            raise typer.BadParameter("image and video models have measured batches and no fit to chart")
+        rows = generation_tables.page_table(*generation)
+        if as_json:
+            _dump(_records(rows))
+        else:
+            _print(rows, f"{generation[0]} on {generation[1]}: measured batches")
+        return
     found = page(name, folder)
     if chart is not None:
         from factory_sim.calibration.catalogue import chart_points
@@ -127,14 +138,16 @@ def fit(
 def estimate(
     model: Annotated[str, typer.Option(help="Model, e.g. DeepSeek-R1.")],
     gpu: Annotated[str, typer.Option(help="GPU, e.g. b200, vr200.")],
-    parallelism: Annotated[str, typer.Option(help="e.g. tp8, tp8pp1ep8dpaTr1, P3x4-D4x8dep.")],
-    precision: Annotated[str, typer.Option(help="bf16, fp8, fp4 or int4.")],
+    parallelism: Annotated[
+        str, typer.Option(help="e.g. tp8, tp8pp1ep8dpaTr1, P3x4-D4x8dep; image and video models: tpN for N GPUs.")
+    ],
+    precision: Annotated[str, typer.Option(help="bf16, fp8, fp4 or int4; image and video models: bf16.")],
     engine: Annotated[str, typer.Option(help="vllm, sglang or trtllm.")] = "trtllm",
     speculation: Annotated[str, typer.Option(help="none or mtp.")] = "none",
     isl: Annotated[int, typer.Option(help="Longest prompt, tokens (uniform from 0.8 of it).")] = 1024,
     osl: Annotated[int, typer.Option(help="Longest answer, tokens (uniform from 0.8 of it).")] = 1024,
     concurrency: Annotated[
-        str, typer.Option(help="Requests in flight on one instance, separated by commas.")
+        str, typer.Option(help="Requests in flight on one instance (images or videos in a batch), separated by commas.")
     ] = "1,4,16,64,256",
     as_of: Annotated[str | None, typer.Option("--as-of", metavar="DATE", help="Date of the software.")] = None,
     like: Annotated[
@@ -144,13 +157,24 @@ def estimate(
     folder: Folder = None,
 ) -> None:
     """Say what a system would do, measured or not: TTFT, TPOT and throughput over load, with trust and bands."""
+    from factory_sim.calibration import generation_tables
     from factory_sim.calibration.catalogue import estimate_table
     from factory_sim.errors import ProfileError
+    from factory_sim.inputs.parallelism import parse_parallelism
 
     try:
         loads = [int(part) for part in concurrency.split(",")]
     except ValueError:
         raise ProfileError(f"--concurrency: '{concurrency}' is not a list of whole numbers; e.g. 1,4,16") from None
+    if generation_tables.is_generation(model):
+        if precision.lower() != "bf16":
+            raise ProfileError(f"--precision: image and video models were measured in bf16 only, not {precision}")
+        found = generation_tables.estimate_table(model, gpu, parse_parallelism(parallelism).gpus, loads)
+        if as_json:
+            _dump(_records(found))
+        else:
+            _print(found, f"{model} on {parallelism} {gpu}")
+        return
     found = estimate_table(
         model, gpu, engine, precision, parallelism, speculation=speculation, isl=isl, osl=osl, concurrency=loads,
         as_of=as_of, predecessor=like, folder=folder,

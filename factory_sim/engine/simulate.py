@@ -337,6 +337,8 @@ def _pool(scenario: Scenario, service: Service, key: str, slower: float, journal
         sampling.instances_kept if sequences < sampling.sequences_kept else 1,
         round(sampling.sequences_kept / max(sequences, 1.0)),
     )
+    if sampling.mode == "whole":
+        kept = stage.instances
     factor = float(stage.slowdowns[journal.replication]) * kind.factor * slower
     name = key if slower == 1.0 else f"{key} at clock 1/{slower:.4f}"
     return StagePool(

@@ -85,6 +85,8 @@ class StagePool:
     def serve(self, rate_per_s: float, duration_s: float, of: int) -> list[tuple[float, Facts]]:
         """The played windows, with weights that sum to one, that stand for `duration_s` seconds at `rate_per_s`
         requests a second and instance, one of `of` instances that are up."""
+        if self.sampling.mode == "whole":
+            return [(1.0, self._play(rate_per_s, min(self.kept / of, 1.0), duration_s))]
         hours = duration_s / HOUR_S
         found = self._recall(rate_per_s, hours)
         if found is not None:
@@ -123,15 +125,17 @@ class StagePool:
         above.hours_left -= share * hours
         return [(1 - share, below.facts), (share, above.facts)]
 
-    def _play(self, rate: float, share: float) -> Facts:
-        """Play a window at `rate` after warming up from the load before it."""
+    def _play(self, rate: float, share: float, whole_s: float | None = None) -> Facts:
+        """Play a window at `rate` after warming up from the load before it; or all of `whole_s` seconds, as they come."""
         missing = int(self.number_at(rate) * self.kept) - self.pool.in_system()
-        if missing > 0:
+        if missing > 0 and (whole_s is None or not self.played_windows):
             self._seed(missing)
         warm_s = self.sampling.warmup_s
         window_s = min(self.sampling.window_s, max(self.sampling.window_requests / (rate * self.kept), warm_s))
         if self.played_windows and abs(rate - self.load) <= SAME_LOAD * rate:
             warm_s = 0.0
+        if whole_s is not None:
+            warm_s, window_s = 0.0, whole_s
         self._offer(rate, warm_s + window_s, share)
         start_s, end_s = self.clock_s + warm_s, self.clock_s + warm_s + window_s
         self.pool.advance(start_s)

@@ -321,11 +321,12 @@ class Sampling(Record):
     """How much of the factory is played, and how exactly (design.md, Scale); the error is stated in the run."""
 
     mode: Literal["thinned", "whole"] = "thinned"
-    """`thinned` over replicas and time, or `whole`: every request of every instance."""
+    """`thinned` over replicas and time, or `whole`: every instance of a stage and every second of it, from a steady start."""
     sequences_kept: PositiveInt = 600
     """Thinning over replicas keeps enough instances to hold about this many running sequences, and at least `instances_kept`."""
     instances_kept: PositiveInt = 4
-    """Fewest instances of a stage that are played behind the router (or all, if the fleet has fewer)."""
+    """Fewest instances of a stage that are played behind the router (or all, if the fleet has fewer); one that holds
+    `sequences_kept` alone is enough, since pooling adds little to it."""
     warmup_s: NonNegative = 60.0
     """Played and dropped before a window that follows another load, seconds."""
     window_s: PositiveFloat = 600.0

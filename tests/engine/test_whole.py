@@ -29,7 +29,7 @@ def played():
 
 
 def test_whole_plays_every_request_of_every_instance(played):
-    (thin, few), (whole, every) = played
+    (_, few), (whole, every) = played
     assert every == pytest.approx(2 * whole["requests_arrived"], rel=0.02)  # two replications; those begun at the start
     assert few < 0.3 * every
 

@@ -222,18 +222,23 @@ def fit_profiles(
     if rows.empty:
         raise MeasurementError(f"no row of a model whose name contains '{model}'")
     task = fit.fit(rows.reset_index(drop=True), progress=progress)
-    temporary = out.with_name(out.name + ".part")
-    shutil.rmtree(temporary, ignore_errors=True)
-    profile_files.write_profiles(task, temporary)
-    if out.exists():
-        shutil.rmtree(out)
-    temporary.rename(out)
+    _write(task, out)
     for group in profiles.groups(out):
         told.append(
             f"{group.profile} {group.layout} {group.speculation}: {group.rows} rows, median error TPOT "
             f"{100 * group.tpot_error:.1f} %, TTFT {100 * group.ttft_error:.1f} %"
         )
     return told
+
+
+def _write(task, out: Path) -> None:
+    """Write profiles to `out` when all of them could be made; what was there is replaced only then."""
+    temporary = out.with_name(out.name + ".part")
+    shutil.rmtree(temporary, ignore_errors=True)
+    profile_files.write_profiles(task, temporary)
+    if out.exists():
+        shutil.rmtree(out)
+    temporary.rename(out)
 
 
 OTHER_FITS = {
@@ -289,7 +294,14 @@ def crossvalidate_other(kind: str) -> "pd.DataFrame":
     return pd.DataFrame(rows)
 
 
-def import_profile(file: Path, out: Path, facts: dict, *, force: bool = False) -> dict:
+def import_profile(
+    file: Path,
+    out: Path,
+    facts: dict,
+    *,
+    force: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict:
     """Fit one file of benchmark results of any supported tool, beside the packaged rows; returns what to tell.
 
     The effects of all that was measured stay in the fit, so that few points make a profile.
@@ -307,13 +319,16 @@ def import_profile(file: Path, out: Path, facts: dict, *, force: bool = False) -
     lines += [f"left out: {text}" for text in [*taken.attrs.get("dropped", []), *complaints]]
     lines += [f"note: {text}" for text in taken.attrs.get("notes", [])]
     rows = pd.concat([serving(), own], ignore_index=True)
-    task = fit.fit(rows, plays=2)
-    profile_files.write_profiles(task, out)
+    task = fit.fit(rows, plays=2, progress=progress)
+    _write(task, out)
     names = sorted({profile_name(row.model, row.gpu, row.backend, row.precision) for row in own.itertuples()})
     found = [page(name, out) for name in names]
     for one in found:
         error = one["error_percent"]
-        lines.append(f"{one['profile']}: median error TPOT {error['tpot_median']} %, TTFT {error['ttft_median']} %")
+        lines.append(
+            f"{one['profile']}: median error of all its rows TPOT {error['tpot_median']} %, TTFT {error['ttft_median']} %"
+        )
+    lines.append(f"written to {out}; a stage uses it with `system: {{..., profiles: {out}}}`")
     return {"lines": lines, "profiles": names, "folder": str(out)}
 
 

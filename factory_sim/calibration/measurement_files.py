@@ -2,6 +2,8 @@
 
 import csv
 import io
+from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,101 +11,104 @@ import numpy as np
 
 from factory_sim.errors import FactorySimError, MeasurementError
 from factory_sim.inputs import catalog
+from factory_sim.inputs.logs.files import open_bytes
 from factory_sim.inputs.measurements import REQUIRED, layout_of, normalise
-from factory_sim.model import serving
+from factory_sim.model import serving, step_time
 
 if TYPE_CHECKING:
     import pandas as pd
 
-LARGEST_BYTES = 500_000_000
-"""Files beyond this are refused: a table of benchmark runs has thousands of rows, not millions."""
+MOST_ROWS = 50_000
+"""Files with more rows are refused: a table of benchmark runs has thousands, and each is played."""
 LONGEST_TPOT_S = 5.0
 SHORTEST_TPOT_S = 5e-5
 SHORTEST_TTFT_IN_TPOT = 0.2
 """A first token comes out of a whole step: a TTFT below this share of TPOT is in another unit."""
 MOST_TOKENS_PER_STEP = 8.0
 """Tokens that a speculating sequence can gain in a step, for the roofline check."""
-_ENCODINGS = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"), (b"\xef\xbb\xbf", "utf-8-sig"))
+ROOFLINE_SHARE = 0.5
+"""A time below this share of its floor at the data sheet's peak is impossible: rounding, FP8 attention and the like."""
+BROKEN = "broken"
+"""Key of `DataFrame.attrs`: position of a row -> what is wrong with its line."""
 
 
 def read_csv(path: Path) -> "pd.DataFrame":
-    """Return a CSV as a table; UTF-8, UTF-16 and Latin-1 are recognised, `;` and tab too.
+    """Return a CSV (or Parquet) as a table; compressed or not, of any usual encoding, with `,`, `;` or tab.
 
-    Raises MeasurementError for a missing, empty, binary or too large file.
+    Lines with other cells than the header and a line in which the file ends are named in `attrs["broken"]`, which
+    `judged` heeds. Raises MeasurementError for a missing, empty, binary or too long file, and for JSON.
     """
     import pandas as pd
 
-    try:
-        size = path.stat().st_size
-        head = path.open("rb").read(65536)
-    except OSError as error:
-        raise MeasurementError(f"{path}: cannot be read ({error.strerror})") from None
-    if size > LARGEST_BYTES:
-        raise MeasurementError(f"{path}: {size / 1e6:.0f} MB is no table of benchmark runs (at most 500 MB)")
-    if not head.strip():
-        raise MeasurementError(f"{path}: is empty")
-    if head[:4] == b"PAR1":
-        return pd.read_parquet(path)
-    encoding = next((name for mark, name in _ENCODINGS if head.startswith(mark)), None)
-    if encoding is None and b"\0" in head:
-        raise MeasurementError(f"{path}: is not a text file; a CSV is needed")
-    if encoding is None:
-        encoding = "utf-8" if _decodes(path) else "latin-1"
-    first = head.decode(encoding, errors="replace").splitlines()[0]
+    path = Path(path)
+    if path.is_dir():
+        raise MeasurementError(f"{path}: is a folder; a CSV of measured runs is needed (a folder of benchmark results "
+                               "goes to `profiles import`)")  # fmt: skip
+    if not path.exists():
+        raise MeasurementError(f"{path}: does not exist{_nearest(path)}")
+    with open_bytes(path, MeasurementError) as source:
+        if source.parquet:
+            try:
+                return pd.read_parquet(path)
+            except (OSError, ValueError) as error:
+                raise MeasurementError(f"{path}: is not a readable Parquet file ({error})") from None
+        data = source.data
+        if bytes(data[:64]).lstrip()[:1] in (b"{", b"["):
+            raise MeasurementError(f"{path}: is JSON; a CSV of measured runs is needed (benchmark results go to "
+                                   "`profiles import`)")  # fmt: skip
+        lines = _newlines(data)
+        if lines > MOST_ROWS + 1:
+            raise MeasurementError(f"{path}: about {lines:,} lines are no table of benchmark runs (at most {MOST_ROWS:,})")
+        text = bytes(data).decode("utf-8", errors="replace")
+    first = text.lstrip("\r\n").split("\n", 1)[0]
     separator = max(",;\t", key=first.count)
     try:
-        table = pd.read_csv(path, sep=separator, encoding=encoding, low_memory=False)
-    except pd.errors.ParserError:
-        return _uneven(path, separator, encoding)
-    except (pd.errors.EmptyDataError, UnicodeError) as error:
+        table = pd.read_csv(io.StringIO(text), sep=separator, low_memory=False)
+    except pd.errors.EmptyDataError as error:
         raise MeasurementError(f"{path}: is not a CSV ({error})") from None
-    if _ends_early(path, separator, encoding, len(table.columns)):
-        table.attrs["broken"] = {len(table) - 1: "the file ends inside this row"}
+    except pd.errors.ParserError:
+        return _uneven(text, separator, path)
+    last = text.rsplit("\n", 1)[-1]
+    if last.strip() and len(next(csv.reader([last], delimiter=separator))) < len(table.columns):
+        table.attrs[BROKEN] = {len(table) - 1: "the file ends inside this row"}
     return table
 
 
-def _uneven(path: Path, separator: str, encoding: str) -> "pd.DataFrame":
+def _newlines(data) -> int:
+    """Lines of a text, counted block by block; stops soon after `MOST_ROWS`."""
+    found = 0
+    for at in range(0, len(data), 1 << 20):
+        found += data[at : at + (1 << 20)].count(b"\n")
+        if found > 2 * MOST_ROWS and at:
+            return int(found * len(data) / (at + (1 << 20)))
+    return found
+
+
+def _uneven(text: str, separator: str, path: Path) -> "pd.DataFrame":
     """A CSV in which rows are longer than the header or a quote is never closed; `attrs["broken"]` says which."""
     import pandas as pd
 
     csv.field_size_limit(1 << 24)
-    broken, rows = {}, []
     try:
-        with path.open(encoding=encoding, newline="") as file:
-            reader = csv.reader(file, delimiter=separator)
-            header = next(reader)
-            for row in filter(None, reader):
-                if len(row) != len(header):
-                    broken[len(rows)] = f"{len(row)} columns, {len(header)} are in the header"
-                    row = [""] * len(header)
-                rows.append(row)
-    except (csv.Error, UnicodeError, StopIteration) as error:
+        header, *lines = filter(None, csv.reader(io.StringIO(text, newline=""), delimiter=separator))
+    except (csv.Error, ValueError) as error:
         raise MeasurementError(f"{path}: is not a CSV ({error})") from None
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows([header, *rows])
-    table = pd.read_csv(io.StringIO(text.getvalue()), low_memory=False, skip_blank_lines=False)
-    table.attrs["broken"] = broken
+    broken = {at: f"{len(line)} columns, {len(header)} are in the header" for at, line in enumerate(lines)
+              if len(line) != len(header)}  # fmt: skip
+    out = io.StringIO(newline="")
+    csv.writer(out).writerows([header, *([""] * len(header) if at in broken else line for at, line in enumerate(lines))])
+    table = pd.read_csv(io.StringIO(out.getvalue()), low_memory=False, skip_blank_lines=False)
+    table.attrs[BROKEN] = broken
     return table
 
 
-def _ends_early(path: Path, separator: str, encoding: str, columns: int) -> bool:
-    """True when the last line has neither its end nor all its columns: the file was cut (not told for UTF-16)."""
-    if encoding == "utf-16":  # its end alone does not tell the order of the bytes
-        return False
-    with path.open("rb") as file:
-        file.seek(max(path.stat().st_size - 65536, 0))
-        last = file.read().decode(encoding, errors="replace").rsplit("\n", 1)[-1]
-    return bool(last.strip()) and len(next(csv.reader([last], delimiter=separator))) < columns
-
-
-def _decodes(path: Path) -> bool:
+def _nearest(path: Path) -> str:
     try:
-        with path.open(encoding="utf-8") as file:
-            while file.read(1 << 20):
-                pass
-    except UnicodeDecodeError:
-        return False
-    return True
+        names = [one.name for one in path.parent.iterdir()]
+    except OSError:
+        return ""
+    match = get_close_matches(path.name, names, n=1, cutoff=0.6)
+    return f"; did you mean '{match[0]}'?" if match else ""
 
 
 def checked(table: "pd.DataFrame", where: str) -> "tuple[pd.DataFrame, list[str]]":
@@ -124,16 +129,22 @@ def judged(table: "pd.DataFrame", where: str) -> "tuple[pd.DataFrame, dict[int, 
     """
     missing = [name for name in REQUIRED if name not in table]
     if missing:
-        raise MeasurementError(f"{where}: columns missing: {', '.join(missing)}; needed: {', '.join(REQUIRED)}")
+        raise MeasurementError(
+            f"{where}: columns missing: {', '.join(missing)}; needed: {', '.join(REQUIRED)}{_other_names(missing, table)}"
+        )
+    twice = [name for name in REQUIRED if f"{name}.1" in table or list(table).count(name) > 1]
+    if twice:
+        raise MeasurementError(f"{where}: columns twice in the header: {', '.join(twice)}")
     if not len(table):
         raise MeasurementError(f"{where}: has a header and no rows")
     rows = normalise(table)
     _unit_of_times(rows, where)
-    broken, reasons, seen = table.attrs.get("broken", {}), {}, {}
+    reasons, seen = {}, {}
+    broken = table.attrs.get(BROKEN, {})
     for index, row in enumerate(rows.itertuples()):
         identity = (row.model, row.gpu, row.backend, row.precision, row.mode, row.parallelism, row.spec_decoding,
                     row.isl, row.osl, row.concurrency, row.ttft_s, row.tpot_s, row.measured_on)  # fmt: skip
-        reason = broken.get(index) or row.problem or _complaint(row)
+        reason = broken.get(index) or _not_a_number(table, index) or row.problem or _complaint(row)
         if not reason and identity in seen:
             reason = f"measurement_id: the same run as row {seen[identity] + 2}"
         if reason:
@@ -156,6 +167,26 @@ def _unit_of_times(rows: "pd.DataFrame", where: str) -> None:
         )
 
 
+def _other_names(missing: list[str], table: "pd.DataFrame") -> str:
+    """What the table has instead of missing columns, where a name is near."""
+    others = [str(name) for name in table if name not in REQUIRED]
+    near = {name: get_close_matches(name, others, n=1, cutoff=0.7) for name in missing}
+    told = [f"'{found[0]}' is there for {name}" for name, found in near.items() if found]
+    return f" ({', '.join(told)}; rename it if it means the same, in the same unit)" if told else ""
+
+
+def _not_a_number(table: "pd.DataFrame", index: int) -> str:
+    """Name a cell of a needed number that holds other text; decimal commas and units are not guessed."""
+    for name in ("isl", "osl", "concurrency", "ttft_ms", "tpot_ms"):
+        cell = table[name].iloc[index]
+        if isinstance(cell, str):
+            try:
+                float(cell)
+            except ValueError:
+                return f"{name}: {cell.strip()[:40]!r} is not a number"
+    return ""
+
+
 def _complaint(row) -> str:
     """What is wrong with a row that has all configuration columns, or ""."""
     for name in ("ttft_s", "tpot_s"):
@@ -172,20 +203,54 @@ def _complaint(row) -> str:
             "name in milliseconds?"
         )
     try:
-        limit = roofline_tpot_s(row)
+        told = _too_large(row)
+        if told:
+            return told
+        floors = {"tpot": roofline_tpot_s(row), "ttft": roofline_ttft_s(row)}
     except FactorySimError as error:
         return str(error)
-    if row.tpot_s < limit:
-        return (
-            f"tpot_ms: {1e3 * row.tpot_s:g} ms is beyond the roofline: reading the weights once takes "
-            f"{1e3 * limit:.3g} ms at peak bandwidth"
-        )
+    what = {"tpot": "reading the weights once", "ttft": "computing the prompt"}
+    for name, limit in floors.items():
+        seconds = getattr(row, f"{name}_s")
+        if seconds < limit:
+            return (
+                f"{name}_ms: {1e3 * seconds:g} ms is beyond the roofline: {what[name]} takes "
+                f"{1e3 * limit / ROOFLINE_SHARE:.3g} ms at the data sheet's peak; another unit?"
+            )
     return ""
+
+
+def _too_large(row) -> str:
+    """Say so where the weights of a row's model are more than the memory of its GPUs."""
+    for worker in layout_of(row).workers:
+        needed, held = _weights_and_memory(row.model, row.gpu, row.precision, worker)
+        if needed > held:
+            return (
+                f"parallelism: {row.model} in {row.precision} has {needed / 1e9:.0f} GB of weights, more than the "
+                f"{held / 1e9:.0f} GB of {worker.gpus} x {row.gpu}"
+            )
+    return ""
+
+
+@cache
+def _weights_and_memory(model: str, gpu: str, precision: str, worker) -> tuple[float, float]:
+    """Bytes of the weights of one worker, held once, and of the memory of its GPUs."""
+    always, routed = step_time.weight_bytes(catalog.model(model), precision)
+    return always + routed, worker.gpus * catalog.gpu(gpu).memory_bytes
+
+
+@cache
+def _facts(model: str, gpu: str, precision: str, worker):
+    return serving.worker_facts(catalog.model(model).name, catalog.gpu_name(gpu), precision, worker)
 
 
 def roofline_tpot_s(row) -> float:
     """Least seconds a token of a row: always-read weights of a GPU over its peak bandwidth, over tokens a step."""
-    worker = layout_of(row).workers[-1]
-    model, gpu = catalog.model(row.model).name, catalog.gpu_name(row.gpu)
-    facts = serving.worker_facts(model, gpu, row.precision, worker)
-    return facts.weights_s * 0.5 / (1.0 if row.spec_decoding == "none" else MOST_TOKENS_PER_STEP)
+    facts = _facts(row.model, row.gpu, row.precision, layout_of(row).workers[-1])
+    return facts.weights_s * ROOFLINE_SHARE / (1.0 if row.spec_decoding == "none" else MOST_TOKENS_PER_STEP)
+
+
+def roofline_ttft_s(row) -> float:
+    """Least mean seconds to a first token: reading the weights once, or computing a mean prompt at peak, if longer."""
+    facts = _facts(row.model, row.gpu, row.precision, layout_of(row).workers[0])
+    return max(facts.weights_s, facts.flops_s * row.mean_input_tokens / facts.ranks) * ROOFLINE_SHARE

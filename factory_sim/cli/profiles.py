@@ -35,6 +35,10 @@ def _dump(what) -> None:
     sys.stdout.write(json.dumps(what, indent=1, allow_nan=False) + "\n")
 
 
+def _played(done: int, of: int) -> None:
+    print(f"played all runs {done} of {of} times", file=sys.stderr)
+
+
 @app.command("list")
 def list_profiles(
     model: Annotated[str, typer.Option(help="Only models whose name contains this.")] = "",
@@ -127,10 +131,7 @@ def fit(
             print(line)
         return
 
-    def progress(done: int, of: int) -> None:
-        print(f"played all runs {done} of {of} times", file=sys.stderr)
-
-    for line in fit_profiles(out, measurements, only=only, model=model, force=force, progress=progress):
+    for line in fit_profiles(out, measurements, only=only, model=model, force=force, progress=_played):
         print(line)
 
 
@@ -301,7 +302,7 @@ def import_results(
         "model": model, "gpu": gpu, "engine": engine, "precision": precision, "parallelism": parallelism,
         "n_gpus": gpus, "concurrency": concurrency, "isl": isl, "osl": osl, "spec_decoding": speculation,
     }  # fmt: skip
-    told = import_profile(file, out, facts, force=force)
+    told = import_profile(file, out, facts, force=force, progress=_played)
     if as_json:
         _dump(told)
     else:

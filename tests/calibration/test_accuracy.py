@@ -1,3 +1,5 @@
+import gzip
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -75,6 +77,9 @@ def test_one_request_at_a_time_takes_its_own_steps_and_no_more():
         ({"tpot_ms": float("nan")}, "tpot_ms: not a number"),
         ({"tpot_ms": 0.2}, "beyond the roofline"),
         ({"tpot_ms": 2e6}, "microseconds"),
+        ({"ttft_ms": 5.5}, "ttft_ms: 5.5 ms is beyond the roofline"),
+        ({"ttft_ms": "1,5"}, "ttft_ms: '1,5' is not a number"),
+        ({"model": "DeepSeek-R1", "parallelism": "tp1"}, "more than the"),
         ({"concurrency": 0}, "concurrency"),
         ({"mode": "both"}, "use agg or disagg"),
     ],
@@ -114,6 +119,36 @@ def test_usual_encodings_and_separators_are_read(tmp_path, encoding):
     path = tmp_path / "rows.csv"
     path.write_bytes(table({"backend_version": "für"}).to_csv(index=False, sep=";").encode(encoding))
     assert measurement_files.read_csv(path).backend_version[0] == "für"
+
+
+def test_a_packed_table_is_read_and_a_line_with_more_cells_is_named(tmp_path):
+    text = table({}, {"concurrency": 16}).to_csv(index=False)
+    (tmp_path / "rows.csv.gz").write_bytes(gzip.compress((text.rstrip() + ",more,cells\n").encode()))
+    rows = measurement_files.read_csv(tmp_path / "rows.csv.gz")
+    kept, complaints = measurement_files.checked(rows, "rows")
+    assert len(kept) == 1
+    assert complaints == [f"row 3: {len(rows.columns) + 2} columns, {len(rows.columns)} are in the header"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "what"),
+    [
+        ("rows.json", '[{"model": 1}]', "is JSON"),
+        ("long.csv", "a,b\n" + "1,2\n" * (measurement_files.MOST_ROWS + 1), "at most 50,000"),
+        ("rows", None, "does not exist; did you mean 'rows.json'"),
+    ],
+)
+def test_what_is_no_table_of_runs_is_told(tmp_path, name, content, what):
+    (tmp_path / "rows.json").write_text("{}", encoding="utf-8")
+    if content is not None:
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(MeasurementError, match=what):
+        measurement_files.read_csv(tmp_path / name)
+
+
+def test_columns_under_another_name_are_pointed_at():
+    with pytest.raises(MeasurementError, match="'ttft_s' is there for ttft_ms"):
+        measurement_files.checked(table({}).rename(columns={"ttft_ms": "ttft_s"}), "file.csv")
 
 
 def test_empty_and_binary_files_are_refused(tmp_path):

@@ -28,10 +28,10 @@ _LAYOUT = ("tp", "pp", "ep", "mode", "dp_attention", "replicas", "prefill_worker
            "prefill_ep", "prefill_dp_attention", "decode_workers", "decode_gpus_per_worker", "decode_ep",
            "decode_dp_attention")
 _REQUIRED = {
-    "model": "the model, as models.csv names it (DeepSeek-R1)",
-    "gpu": "the GPU (h100, h200, b200, b300, gb200, gb300)",
-    "precision": "the weight precision (bf16, fp8, fp4)",
-    "engine": "the engine (vllm, sglang, trtllm)",
+    "model": "the model, as the catalogue names it (--model DeepSeek-R1)",
+    "gpu": "the GPU (--gpu h100, h200, b200, b300, gb200, gb300, ...)",
+    "precision": "the weight precision (--precision bf16, fp8, fp4)",
+    "engine": "the engine (--engine vllm, sglang, trtllm)",
 }
 _GPU_WORDS = ("gb300", "gb200", "b300", "b200", "h200", "h100", "h20", "a100", "l40s", "mi355x", "mi325x", "mi300x")
 _PRECISIONS = {"bfloat16": "bf16", "bf16": "bf16", "float16": "fp16", "fp16": "fp16", "fp8": "fp8", "fp4": "fp4",
@@ -71,7 +71,7 @@ def to_measurements(inspection: Inspection, **facts: Any) -> "pd.DataFrame":
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     notes = list(inspection.notes)
     if "spec_decoding" not in facts and any(point.speculative is None for point in inspection.points):
-        notes.append("speculative decoding is not in the file: taken as none (give spec_decoding where it was on)")
+        notes.append("speculative decoding is not in the file: taken as none (give --speculation mtp where it was on)")
     frame.attrs = {"dropped": dropped, "notes": notes}
     return frame
 
@@ -84,9 +84,9 @@ def _unusable(point: Point, facts: dict[str, Any]) -> str | None:
             return f"has no mean {what}"
     isl, osl = _lengths(point, facts)
     if isl is None or osl is None:
-        return "does not tell input and output lengths; give isl and osl"
+        return "does not tell input and output lengths; give --isl and --osl"
     if _concurrency(point, facts) is None:
-        return "does not tell its concurrency; give concurrency"
+        return "does not tell its concurrency; give --concurrency"
     return None
 
 
@@ -128,21 +128,23 @@ def _row(point: Point, at: int, facts: dict[str, Any], inspection: Inspection) -
         "engine": facts.get("engine", _ENGINES.get((point.engine or "").lower(), point.engine)),
     }
     where = f"{point.source} {point.label}".strip()
-    for name, what in _REQUIRED.items():
-        if not told[name]:
-            raise MeasurementError(f"{where}: {name} is not in the file; give {what}")
+    missing = [name for name in _REQUIRED if not told[name]]
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        raise MeasurementError(f"{where}: {', '.join(missing)} {verb} not in the file; give "
+                               + ", ".join(_REQUIRED[name] for name in missing))
     mode = str(split.get("mode") or ("disagg" if "prefill_workers" in split else "agg"))
     n_gpus, basis = _gpu_count(point, facts, split, mode)
     if n_gpus is None:
-        raise MeasurementError(f"{where}: n_gpus is not in the file and is never guessed; give n_gpus (all GPUs of the "
-                               "system), or tp, pp and replicas")
+        raise MeasurementError(f"{where}: the number of GPUs is not in the file and is never guessed; give --gpus (all "
+                               "GPUs of the system), or --parallelism (tp8, P3x4-D4x8dep)")
     isl, osl = _lengths(point, facts)
     layout = facts.get("parallelism") or split.get("parallelism") or parallelism_name(split, mode)
     if layout is None and n_gpus == 1:
         layout = "tp1"
     if layout is None:
-        raise MeasurementError(f"{where}: how the model is spread over {n_gpus:g} GPUs is not in the file; give tp "
-                               "(and pp, ep, replicas), or parallelism (tp8pp1ep1dpaFr1, P3x4-D4x8dep)")
+        raise MeasurementError(f"{where}: how the model is spread over {n_gpus:g} GPUs is not in the file; give "
+                               "--parallelism (tp8, tp8pp1ep1dpaFr1, P3x4-D4x8dep)")
     nominal_isl = facts.get("isl", point.isl)
     nominal_osl = facts.get("osl", point.osl)
     spread = facts.get("length_distribution", point.length_distribution)

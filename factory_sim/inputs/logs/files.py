@@ -179,7 +179,7 @@ def _utf8(handle, source: Source, error: type[FactorySimError]):
                 raise error(f"{source.path}: is a binary file (byte 0 found); text or Parquet was expected")
             return handle
         handle.seek(0, 2)
-        if handle.tell() - bad_at <= 3:
+        if _ends_in_a_character(handle, bad_at):
             source.cut = True
             source.notes.append(f"{source.path.name}: ends in the middle of a character")
             encoding = "utf-8"
@@ -227,6 +227,17 @@ def _first_bad_utf8(handle) -> int | None:
     held = len(decoder.getstate()[0])
     handle.seek(0)
     return at - held if held else None
+
+
+def _ends_in_a_character(handle, bad_at: int) -> bool:
+    """Whether the bytes from `bad_at` on are the beginning of one UTF-8 character, and no others come after."""
+    handle.seek(bad_at)
+    rest = handle.read(4)
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(rest)
+    except UnicodeDecodeError:
+        return False
+    return len(rest) <= 3
 
 
 def _reencode(handle, encoding: str):

@@ -40,7 +40,7 @@ def test_what_nobody_said_is_asked_for(vllm):
         to_measurements(sglang, model="m", precision="fp8")
     guidellm = read_results(DATA / "guidellm")
     facts = {"model": "m", "gpu": "h100", "precision": "fp8", "engine": "vllm"}
-    with pytest.raises(MeasurementError, match="n_gpus is not in the file and is never guessed"):
+    with pytest.raises(MeasurementError, match="number of GPUs is not in the file and is never guessed; give --gpus"):
         to_measurements(guidellm, **facts)
     with pytest.raises(MeasurementError, match="how the model is spread over 8 GPUs"):
         to_measurements(guidellm, **facts, n_gpus=8)

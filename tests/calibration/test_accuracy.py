@@ -77,7 +77,7 @@ def test_one_request_at_a_time_takes_its_own_steps_and_no_more():
         ({"tpot_ms": float("nan")}, "tpot_ms: not a number"),
         ({"tpot_ms": 0.2}, "beyond the roofline"),
         ({"tpot_ms": 2e6}, "microseconds"),
-        ({"ttft_ms": 5.5}, "ttft_ms: 5.5 ms is beyond the roofline"),
+        ({"ttft_ms": 8.0, "isl": 8192}, "ttft_ms: 8 ms is beyond the roofline"),
         ({"ttft_ms": "1,5"}, "ttft_ms: '1,5' is not a number"),
         ({"model": "DeepSeek-R1", "parallelism": "tp1"}, "more than the"),
         ({"concurrency": 0}, "concurrency"),

@@ -22,9 +22,11 @@ def timeline(
     """Show every event and change of state of a run, with time, cause and effect."""
     import json
 
+    import pandas as pd
+
     from factory_sim.errors import RunError, closest
     from factory_sim.results.store import read_run
-    from factory_sim.results.timeline import spans
+    from factory_sim.results.timeline import course, spans
 
     stored = read_run(run, unfinished=True)
     if "incomplete" in stored.summary:
@@ -44,10 +46,12 @@ def timeline(
         from factory_sim.cli.folders import fresh_folder
         from factory_sim.reports.charts.timeline import timeline_chart
 
-        series = stored.tables["series"]
+        series, windows = stored.tables["series"], stored.tables["windows"]
+        latency = series[(series["service"] == "all") & series["figure"].str.startswith(("ttft", "tpot"))]
         figure = timeline_chart(
-            series[series["service"] == "all"], spans(stored.tables["windows"], replication), shown,
-            title=f"{stored.summary['scenario']['name']}: what happened", subtitle=f"replication {replication}",
+            pd.concat([latency, course(windows, replication)], ignore_index=True), spans(windows, replication), shown,
+            title=f"{stored.summary['scenario']['name']}: what happened",
+            subtitle=f"replication {replication}; latencies over all replications",
         )  # fmt: skip
         with fresh_folder(out, force) as folder:
             for ending in ("png", "svg"):

@@ -27,6 +27,13 @@ def check(scenario) -> None:
     _contradictions(scenario)
     for site in scenario.places:
         _gpus_fit(scenario, site)
+    for day, index, event in _moments(scenario):
+        if event.kind == "breakdown" and event.service:
+            holds = gpus_held(scenario, event.service, day)
+            if event.gpus > holds:
+                raise ValueError(
+                    f"events.{index} (breakdown) on day {day:g}: {event.gpus:,} GPUs stop, but {event.service} holds {holds:,}"
+                )
 
 
 def _names(scenario) -> None:
@@ -110,8 +117,7 @@ def _contradictions(scenario) -> None:
 def _gpus_fit(scenario, site: str) -> None:
     """GPUs of all services and jobs at a site, day by day of their changes, against what it holds."""
     days = {0.0} | {s.from_day for service in scenario.services.values() for s in service.stages}
-    moments = [(event.time_s(scenario.start) / DAY_S, index, event) for index, event in enumerate(scenario.events)]
-    moments.sort(key=lambda item: item[:2])
+    moments = _moments(scenario)
     days |= {day for day, _, event in moments if event.kind in ("delivery", "move")}
     own = sum(job.gpus for job in scenario.training.values() if job.site == site)
     holds = scenario.places[site].gpus
@@ -124,6 +130,18 @@ def _gpus_fit(scenario, site: str) -> None:
         if held > holds:
             last = max((f"events.{i} ({e.kind})" for d, i, e in moments if d == day), default="the stages")
             raise ValueError(f"on day {day:g} ({last}) site {site!r} would have {held:,} GPUs; it holds {holds:,}")
+
+
+def _moments(scenario) -> list[tuple]:
+    """(day, number, event) in order of time."""
+    moments = [(event.time_s(scenario.start) / DAY_S, index, event) for index, event in enumerate(scenario.events)]
+    return sorted(moments, key=lambda item: item[:2])
+
+
+def gpus_held(scenario, name: str, day: float) -> int:
+    """GPUs of a service on a day, spares included, if deliveries come on time."""
+    service = scenario.services[name]
+    return _held(scenario, name, service, day, _moments(scenario)) + service.spare_gpus
 
 
 def _held(scenario, name: str, service, day: float, moments) -> int:

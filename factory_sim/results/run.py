@@ -8,6 +8,7 @@ import pandas as pd
 
 from factory_sim import __version__
 from factory_sim.engine.control.autoscaler import check_policies
+from factory_sim.engine.control.power import check_power
 from factory_sim.engine.journal import Journal
 from factory_sim.engine.journal import tables as journal_tables
 from factory_sim.engine.replay import is_finite, replay
@@ -64,6 +65,7 @@ def run(
     finished part) if such a policy fails on the way.
     """
     check_policies(scenario, policies or (), allow_code)
+    check_power(scenario)
     progress(f"{scenario.name}: load-testing every stage")
     services = resolve(scenario)
     fleet = [(service.name, stage.stage.name, stage.system.gpu) for service in services for stage in service.stages]

@@ -1,20 +1,62 @@
-"""Spans of a run: which part of a stage's GPUs served, waited, was down or trained, and when."""
+"""A replication over time: which part of a stage's GPUs served, waited, was down or trained; load and power."""
 
+import numpy as np
 import pandas as pd
 
-STATES = ("serving", "idle", "down", "training")
+from factory_sim.units import DAY_S, HOUR_S
+
+STATES = ("serving", "idle", "down", "broken", "training")
+MOST_STEPS = 400
+"""A course over time has at most so many steps."""
+COUNTS = {
+    "requests_completed": "requests_completed",
+    "requests_turned_away": "requests_turned_away",
+    "requests_arrived": "requests_arrived",
+    "demand": "latent_requests",
+}
+"""Figure of the course -> column of the journal's windows."""
+
+
+def course(windows: pd.DataFrame, replication: int) -> pd.DataFrame:
+    """Load and power of one replication: start_s, end_s, figure, service (all), value, low, high, unit.
+
+    Counts and joules of the journal are spread evenly over their stretches and summed in steps of 1, 6 or 24 hours, so
+    the sum over the steps is that of the journal. Power is mean watts at the meter, training and rented capacity included.
+    """
+    rows = windows[windows["replication"] == replication]
+    start, end = rows["start_s"].to_numpy(float), rows["end_s"].to_numpy(float)
+    last = end.max()
+    longest = float(np.quantile(end - start, 0.9))
+    step = next((s for s in (HOUR_S, 6 * HOUR_S) if s >= longest * (1 - 1e-9) and last <= MOST_STEPS * s), DAY_S)
+    edges = np.append(np.arange(0.0, last * (1 - 1e-9), step), last)
+
+    def summed(column: str) -> np.ndarray:
+        rate = rows[column].to_numpy(float) / (end - start)
+        until = [float((rate * np.clip(edge - start, 0.0, end - start)).sum()) for edge in edges]
+        return np.diff(until)
+
+    values = {figure: (summed(column), "requests") for figure, column in COUNTS.items()}
+    values["power"] = (summed("facility_energy_j") / np.diff(edges), "W")
+    parts = [
+        pd.DataFrame({"start_s": edges[:-1], "end_s": edges[1:], "figure": figure, "service": "all", "value": value,
+                      "low": np.nan, "high": np.nan, "unit": unit})
+        for figure, (value, unit) in values.items()
+    ]  # fmt: skip
+    return pd.concat(parts, ignore_index=True)
 
 
 def spans(windows: pd.DataFrame, replication: int) -> pd.DataFrame:
     """Spans of one replication for a Gantt chart: row (service.stage), start_s, end_s, state, share.
 
+    `down` is every GPU that serves nobody and is not out of order: being changed or started, spare, without power.
     `share` is the state's part of the most GPUs that the stage ever held. Neighbouring spans that are alike are one.
     """
     rows = windows[windows["replication"] == replication]
     seconds = (rows["end_s"] - rows["start_s"]) / 3600.0
     down = rows["gpu_hours_down"] / seconds
     working = rows["gpus"] - down
-    trains = rows["trained_tokens"] > 0 if "trained_tokens" in rows else pd.Series(False, index=rows.index)
+    broken = rows["gpu_hours_broken"] / seconds
+    trains = rows["profile"].astype(str).str.startswith("training")
     table = pd.DataFrame(
         {
             "row": rows["service"].astype(str) + "." + rows["stage"].astype(str),
@@ -22,7 +64,8 @@ def spans(windows: pd.DataFrame, replication: int) -> pd.DataFrame:
             "end_s": rows["end_s"],
             "serving": working.where(~trains & (rows["replicas"] > 0), 0.0),
             "idle": working.where(~trains & (rows["replicas"] == 0), 0.0),
-            "down": down,
+            "down": down - broken,
+            "broken": broken,
             "training": working.where(trains, 0.0),
         }
     )

@@ -1,7 +1,9 @@
 """Scaling: how many of the installed instances serve, by a policy picked by name; and spot capacity beside them."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable
+from operator import itemgetter
 
 import numpy as np
 import simpy
@@ -62,19 +64,21 @@ def predict(view: View, rule: Autoscaler) -> int:
     """The load of the same time a week (or a day) ago, scaled by how this hour compares, when a start would be done."""
     if not view.history:
         return view.maximum
-    times = np.array([time for time, _ in view.history])
-    rates = np.array([rate for _, rate in view.history])
     ahead = view.time_s + view.cold_start_s + view.interval_s
     forecast = view.asked_per_s
     for back in (WEEK_S, DAY_S):
-        if times[0] <= ahead - back - view.interval_s:
-            then = rates[min(np.searchsorted(times, ahead - back), len(rates) - 1)]
-            now_then = rates[min(np.searchsorted(times, view.time_s - back), len(rates) - 1)]
+        if view.history[0][0] <= ahead - back - view.interval_s:
+            then, now_then = _rate_at(view.history, ahead - back), _rate_at(view.history, view.time_s - back)
             trend = min(max(view.asked_per_s / now_then, 0.5), 2.0) if now_then > 0 else 1.0
             forecast = max(then * trend, 0.0)
             break
     wanted = max(forecast, view.asked_per_s) + view.waiting / view.interval_s
     return math.ceil(wanted / (view.target_load * view.capacity_per_s))
+
+
+def _rate_at(history: tuple[tuple[float, float], ...], time_s: float) -> float:
+    """Requests asked for a second in the interval that ended at `time_s` or next after it (else in the last one)."""
+    return history[min(bisect_left(history, time_s, key=itemgetter(0)), len(history) - 1)][1]
 
 
 AUTOSCALERS = {

@@ -8,7 +8,9 @@ import simpy
 from factory_sim.engine.control.fleet import Pulse
 from factory_sim.engine.control.service import Place
 from factory_sim.engine.journal import Journal
-from factory_sim.engine.watts import nameplate_watts
+from factory_sim.engine.watts import host_watts, idle_watts, nameplate_watts
+from factory_sim.errors import ScenarioError
+from factory_sim.inputs.calendar_rules import gpus_held
 from factory_sim.inputs.operations import Cooling, Curtailment, HeatWave, PowerCap
 from factory_sim.inputs.reliability import operation
 from factory_sim.inputs.scenario import Scenario, Site
@@ -37,6 +39,27 @@ def outside_c(cooling: Cooling | None, hour_of_day: float, rise_k: float) -> flo
     if cooling is None:
         return 0.0
     return cooling.outside_c + cooling.daily_swing_c * math.cos(2 * math.pi * (hour_of_day - 15.0) / 24.0) + rise_k
+
+
+def check_power(scenario: Scenario) -> None:
+    """Raise ScenarioError where a site's own cap does not even power its GPUs while they idle, on any stage's first day."""
+    days = sorted({0.0} | {stage.from_day for service in scenario.services.values() for stage in service.stages})
+    for name, site in scenario.places.items():
+        for day in days if site.power and site.power.mw else ():
+            idle_w = sum(
+                job.gpus * (idle_watts(job.gpu) + host_watts(job.gpu))
+                for job in scenario.training.values()
+                if job.site == name
+            )
+            for service, spec in scenario.services.items():
+                if spec.site == name:
+                    gpu = [stage for stage in spec.stages if stage.from_day <= day][-1].system.gpu
+                    idle_w += gpus_held(scenario, service, day) * (idle_watts(gpu) + host_watts(gpu))
+            if idle_w * site.pue > site.power.mw * MEGAWATT_W:
+                raise ScenarioError(
+                    f"{'site' if name == 'main' else f'sites.{name}'}.power.mw: {site.power.mw:g} MW; the GPUs there on "
+                    f"day {day:g} draw {idle_w * site.pue / MEGAWATT_W:.4g} MW at the meter while they idle"
+                )
 
 
 def cap_w(site: Site, place: Place) -> float:

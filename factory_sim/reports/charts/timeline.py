@@ -16,7 +16,8 @@ STATES = {
     "serving": ("#9CCBE8", look.BLUE, ""),
     "starting": ("white", look.ORANGE, "////"),
     "draining": ("white", look.BLUE, "...."),
-    "down": ("#E9A27C", look.RED, "xxxx"),
+    "down": ("white", look.ORANGE, "////"),
+    "broken": ("#E9A27C", look.RED, "xxxx"),
     "training": ("#E7C6D8", look.PURPLE, "\\\\\\\\"),
     "idle": ("white", look.FAINT, ""),
 }
@@ -153,7 +154,7 @@ def _plot_filled(frame: pd.DataFrame, ax: Axes, scale: look.TimeScale) -> None:
     look.draw_steps(ax, frame, scale, color=look.GREEN)
     look.value_axis(ax, unit, frame[["value", "low", "high"]].to_numpy(float).ravel())
     per = "" if unit in ("W", "kW", "MW", "fraction") else f" per {interval_label(frame)}"
-    ax.set_ylabel({"fraction": "share"}.get(unit, unit) + per)
+    ax.set_ylabel({"fraction": "share", "W": "at the meter"}.get(unit, unit) + per)
     last = frame.dropna(subset=["value"]).sort_values("start_s", kind="stable").value
     if len(last):
         look.end_labels(ax, [(last.iloc[-1], format_value(last.iloc[-1], unit), look.GREEN)])

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from bed import another, play, same, scenario
 
-from factory_sim.engine.control.power import clock_energy, keep_below, outside_c, pue_at
+from factory_sim.engine.control.power import check_power, clock_energy, keep_below, outside_c, pue_at
 from factory_sim.engine.watts import host_watts, idle_watts, nameplate_watts, training_watts
+from factory_sim.errors import ScenarioError
 from factory_sim.inputs.operations import Cooling
 from factory_sim.inputs.scenario import Site
 from factory_sim.units import DAY_S, HOUR_S, MEGAWATT_W
@@ -136,3 +137,17 @@ def test_a_curtailment_needs_a_cap_of_one_kind():
 def test_a_training_gpu_of_any_precision_draws_between_idle_and_board_power(precision):
     watts = training_watts("b200", precision, 0.4, 0.3)
     assert idle_watts("b200") < watts <= nameplate_watts("b200") - host_watts("b200")
+
+
+def test_a_site_that_cannot_power_its_idle_gpus_is_an_error():
+    needed_mw = 20 * (idle_watts("h100") + host_watts("h100")) * 1.25 / MEGAWATT_W
+    check_power(scenario(site={"gpus": 200, "power": {"mw": 1.01 * needed_mw}}))
+    with pytest.raises(ScenarioError, match=r"site.power.mw: .* on day 0 draw .* MW at the meter while they idle"):
+        check_power(scenario(site={"gpus": 200, "power": {"mw": 0.99 * needed_mw}}))
+
+
+def test_no_more_gpus_break_down_than_there_are():
+    event = {"kind": "breakdown", "service": "chat", "at_day": 0.5, "hours": 3}
+    scenario(events=[event | {"gpus": 20}])
+    with pytest.raises(ScenarioError, match=r"events.0 \(breakdown\) on day 0.5: 21 GPUs stop, but chat holds 20"):
+        scenario(events=[event | {"gpus": 21}])

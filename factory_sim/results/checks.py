@@ -20,6 +20,7 @@ def check(scenario: Scenario, tables: dict[str, pd.DataFrame]) -> list[dict]:
         _roofline(audits),
         _demand(windows),
         _gpus(scenario, windows),
+        _stages(scenario, windows),
         _energy(scenario, windows),
         _double_entry(postings),
     ]
@@ -92,6 +93,36 @@ def _gpus(scenario: Scenario, windows: pd.DataFrame) -> dict:
         ok &= most <= site.gpus * (1 + ROUNDING) + 1e-6
         found.append(f"at most {most:.0f} of {site.gpus} GPUs" + (f" at {name}" if len(scenario.places) > 1 else ""))
     return _result("gpus_within_site", ok, "; ".join(found))
+
+
+def _stages(scenario: Scenario, windows: pd.DataFrame) -> dict:
+    """GPUs that a service holds, at every moment, against those of its stages and its spares.
+
+    Only services whose GPUs nothing but their stages changes: no autoscaler, spot capacity or job, no delivery, move or
+    retirement. Before, during and after a change of stage they hold at least the fewest and at most the most of any.
+    """
+    changing = {
+        name
+        for event in scenario.events
+        if event.kind in ("delivery", "move", "retirement")
+        for name in (getattr(event, "service", None), getattr(event, "to", None))
+    }
+    found, wrong = [], []
+    for name, service in scenario.services.items():
+        if service.autoscaler or service.spot or name in changing:
+            continue
+        sizes = [stage.gpus + service.spare_gpus for stage in service.stages]
+        for replication, rows in windows[windows["service"] == name].groupby("replication"):
+            change = pd.concat([rows.groupby("start_s")["gpus"].sum(), -rows.groupby("end_s")["gpus"].sum()])
+            held = change.groupby(level=0).sum().sort_index().cumsum().iloc[:-1]
+            least, most = float(held.min()), float(held.max())
+            if least < min(sizes) * (1 - ROUNDING) - 1e-6 or most > max(sizes) * (1 + ROUNDING) + 1e-6:
+                wrong.append(
+                    f"{name} holds {least:.6g} to {most:.6g} GPUs in replication {replication}, its stages {min(sizes)} to {max(sizes)}"
+                )
+        found.append(name)
+    detail = f"GPUs held = GPUs of the stages: {', '.join(found) or 'no service that nothing else changes'}"
+    return _result("gpus_of_stages", not wrong, "; ".join(wrong) or detail)
 
 
 def _energy(scenario: Scenario, windows: pd.DataFrame) -> dict:

@@ -233,8 +233,8 @@ def read_run(folder: str | Path, *, unfinished: bool = False) -> StoredRun:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        beside = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
-        raise RunError(f"{folder}: no such run{closest(folder.name, sorted(beside)) if beside else ''}")
+        beside = sorted(path.parent.name for path in folder.parent.glob(f"*/{MANIFEST}"))
+        raise RunError(f"{folder}: no such run{closest(folder.name, beside)}")
     if not (folder / MANIFEST).is_file():
         raise RunError(f"{folder}: is not a run: it has no {MANIFEST}; give a folder that `factory-sim run` wrote")
     manifest = _json(folder / MANIFEST)

@@ -165,6 +165,15 @@ def test_a_missing_run_names_the_nearest(tmp_path, write):
         store.read_run(tmp_path / "twenty-x-1243")
 
 
+def test_a_missing_run_names_runs_only(tmp_path, write):
+    write(tmp_path / "twenty-x-1234")
+    (tmp_path / "zebra").mkdir()
+    with pytest.raises(RunError, match="known: twenty-x-1234$"):
+        store.read_run(tmp_path / "zzzzz")
+    with pytest.raises(RunError, match="no such run$"):
+        store.read_run(tmp_path / "zebra" / "nothing")
+
+
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(RunError, match=r"no run\.json"):
         store.read_run(tmp_path)

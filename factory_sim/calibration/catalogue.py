@@ -355,14 +355,13 @@ def validate_file(path: Path, kind: str = "", folder: Path | None = None) -> "tu
     """Return (predictions, report, notes for the user) of a file of measurements."""
     read = measurement_files.read_csv(path)
     kind = kind or kind_of(read.columns, str(path))
-    if kind == "energy":
+    if kind in measurement_files.MEASURED:
         from factory_sim.calibration.energy_steps import validate_energy
-
-        return (*validate_energy(read), [])
-    if kind == "online":
         from factory_sim.calibration.online import validate_online
 
-        return (*validate_online(read), [])
+        values, complaints = measurement_files.judged_values(read, kind, str(path))
+        found, report = validate_energy(values) if kind == "energy" else validate_online(values)
+        return found, report, [f"{path}: {text}" for text in complaints]
     if kind != "serving":
         raise MeasurementError(f"kind '{kind}' is not known{closest(kind, ('serving', 'energy', 'online'))}")
     _, reasons = measurement_files.judged(read, str(path))

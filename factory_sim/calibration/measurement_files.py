@@ -157,6 +157,42 @@ def judged(table: "pd.DataFrame", where: str) -> "tuple[pd.DataFrame, dict[int, 
     return rows, reasons
 
 
+MEASURED = {
+    "energy": ("energy_per_output_token_j",),
+    "online": ("ttft_mean_ms", "e2e_mean_ms", "tpot_ms_from_requested_length"),
+}
+"""Kind of table -> its measured columns."""
+
+
+def judged_values(table: "pd.DataFrame", kind: str, where: str) -> "tuple[pd.DataFrame, list[str]]":
+    """Return (an energy or online table whose unusable measured values are empty, what was wrong: "row N: column: ...").
+
+    Raises MeasurementError when no measured value is left.
+    """
+    import pandas as pd
+
+    out, told = table.copy(), [(at, text) for at, text in table.attrs.get(BROKEN, {}).items()]
+    spoilt = {at for at, _ in told}
+    for at in np.flatnonzero(table.duplicated().to_numpy()):
+        spoilt.add(int(at))
+        told.append((int(at), "the same as an earlier row"))
+    left = 0
+    for name in (name for name in MEASURED[kind] if name in table):
+        values = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=float, copy=True)
+        for at in np.flatnonzero(~(np.isfinite(values) & (values > 0))):
+            if int(at) not in spoilt:
+                cell = table[name].iloc[at]
+                what = "is empty" if cell != cell or cell is None else f"{str(cell)[:40]!r} is not a number above zero"
+                told.append((int(at), f"{name}: {what}"))
+        values[[at for at in range(len(values)) if at in spoilt or not values[at] > 0 or np.isinf(values[at])]] = np.nan
+        out[name] = values
+        left += int(np.isfinite(values).sum())
+    notes = [f"row {at + 2}: {text}" for at, text in sorted(told)]
+    if any(name in table for name in MEASURED[kind]) and not left:
+        raise MeasurementError(f"{where}: no measured value is left; {'; '.join(notes[:5]) or 'it has no rows'}")
+    return out, notes
+
+
 def _unit_of_times(rows: "pd.DataFrame", where: str) -> None:
     """Refuse a file whose `tpot_ms` can only be seconds."""
     tpot = rows.tpot_s[rows.tpot_s > 0]

@@ -1,8 +1,9 @@
 """Files of measured runs as people send them: what is wrong is named by row and column, what is good is kept."""
 
+import pandas as pd
 import pytest
 
-from factory_sim.calibration.measurement_files import checked, read_csv
+from factory_sim.calibration.measurement_files import checked, judged_values, read_csv
 from factory_sim.errors import MeasurementError
 
 HEADER = "model,gpu,backend,precision,mode,parallelism,spec_decoding,isl,osl,n_gpus,ttft_ms,tpot_ms,concurrency"
@@ -67,3 +68,19 @@ def test_encodings(read, encoding):
 def test_when_nothing_is_left_the_first_rows_are_told(read):
     with pytest.raises(MeasurementError, match="no usable row is left; row 2: tpot_ms: 0 is not above zero"):
         read("\n".join([HEADER, *rows({"tpot": 0}, {"tpot": 0})]))
+
+
+def test_measured_values_of_other_tables_are_judged_cell_by_cell():
+    table = pd.DataFrame({"model": list("abcdef"), "energy_per_output_token_j": [0.2, 0, "abc", None, -1, 0.3]})
+    table = pd.concat([table, table.tail(1)], ignore_index=True)
+    values, complaints = judged_values(table, "energy", "file.csv")
+    assert list(values.energy_per_output_token_j.dropna()) == [0.2, 0.3]
+    assert complaints == [
+        "row 3: energy_per_output_token_j: '0' is not a number above zero",
+        "row 4: energy_per_output_token_j: 'abc' is not a number above zero",
+        "row 5: energy_per_output_token_j: is empty",
+        "row 6: energy_per_output_token_j: '-1' is not a number above zero",
+        "row 8: the same as an earlier row",
+    ]
+    with pytest.raises(MeasurementError, match="no measured value is left; row 2: energy_per_output_token_j"):
+        judged_values(table.iloc[1:5].reset_index(drop=True), "energy", "file.csv")

@@ -140,7 +140,7 @@ def chart_points(found: dict) -> "pd.DataFrame":
         [
             pd.DataFrame(
                 {
-                    "metric": metric.upper(),
+                    "metric": metric,
                     "group": points["layout"],
                     "measured": points[f"measured_{metric}_s"],
                     "predicted": points[f"predicted_{metric}_s"],

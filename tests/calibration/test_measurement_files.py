@@ -84,3 +84,14 @@ def test_measured_values_of_other_tables_are_judged_cell_by_cell():
     ]
     with pytest.raises(MeasurementError, match="no measured value is left; row 2: energy_per_output_token_j"):
         judged_values(table.iloc[1:5].reset_index(drop=True), "energy", "file.csv")
+
+
+def test_chart_of_a_profile_has_units_on_its_axes():
+    from factory_sim.calibration.catalogue import chart_points, page
+    from factory_sim.reports.charts.accuracy import accuracy_chart
+
+    figure = accuracy_chart(chart_points(page("llama-3.1-70b.h200.vllm.fp8")))
+    figure.canvas.draw()
+    told = [label.get_text() for label in figure.axes[0].get_xticklabels() if label.get_text()]
+    assert told
+    assert all(text.endswith("s") for text in told)

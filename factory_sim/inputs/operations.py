@@ -110,7 +110,7 @@ class Overflow(Record):
     share: Fraction = 1.0
     """Share of the demand that can go there."""
     latency_s: NonNegative = 0.0
-    """Added to the time to first token of what goes there, seconds (reported as mean over the service)."""
+    """Network time to the other service, seconds. Not in any figure so far: times to first token leave it out."""
 
 
 class FailureClass(Record):

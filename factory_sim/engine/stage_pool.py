@@ -6,6 +6,7 @@ two played windows close enough together, take their facts from those, until eac
 ``hours_per_window``. The mixture keeps the load exact, so arrivals add up to the demand.
 """
 
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -44,6 +45,10 @@ class _Window:
     hours_left: float
 
 
+def _rate(window: _Window) -> float:
+    return window.facts.rate_per_s
+
+
 @dataclass
 class StagePool:
     """State of one stage's pool in one replication. All times inside are the pool's own played time, seconds."""
@@ -70,6 +75,7 @@ class StagePool:
     pool_options: dict = field(default_factory=dict)
     """Further options of the kernel's pool, e.g. its prefix cache."""
     windows: list[_Window] = field(default_factory=list)
+    """By load."""
     played_requests: int = 0
     played_windows: int = 0
     sojourn_s: float = 0.0
@@ -92,7 +98,7 @@ class StagePool:
         if found is not None:
             return found
         facts = self._play(rate_per_s, min(self.kept / of, 1.0))
-        self.windows.append(_Window(facts, self.sampling.hours_per_window - hours))
+        insort(self.windows, _Window(facts, self.sampling.hours_per_window - hours), key=_rate)
         return [(1.0, facts)]
 
     def idle_values(self) -> dict[str, float]:
@@ -108,13 +114,14 @@ class StagePool:
         self.collect()
 
     def _recall(self, rate: float, hours: float) -> list[tuple[float, Facts]] | None:
-        usable = [window for window in self.windows if window.hours_left >= hours]
-        for window in usable:
-            if abs(window.facts.rate_per_s - rate) <= SAME_LOAD * max(rate, 1e-12):
-                window.hours_left -= hours
-                return [(1.0, window.facts)]
-        below = max((w for w in usable if w.facts.rate_per_s < rate), key=lambda w: w.facts.rate_per_s, default=None)
-        above = min((w for w in usable if w.facts.rate_per_s > rate), key=lambda w: w.facts.rate_per_s, default=None)
+        usable = [window for window in self._near(rate) if window.hours_left >= hours]
+        same = [w for w in usable if abs(_rate(w) - rate) <= SAME_LOAD * max(rate, 1e-12)]
+        if same:
+            window = min(same, key=lambda w: w.facts.window)
+            window.hours_left -= hours
+            return [(1.0, window.facts)]
+        below = max((w for w in usable if _rate(w) < rate), key=lambda w: (_rate(w), -w.facts.window), default=None)
+        above = min((w for w in usable if _rate(w) > rate), key=lambda w: (_rate(w), w.facts.window), default=None)
         if below is None or above is None:
             return None
         width = above.facts.rate_per_s - below.facts.rate_per_s
@@ -124,6 +131,13 @@ class StagePool:
         below.hours_left -= (1 - share) * hours
         above.hours_left -= share * hours
         return [(1 - share, below.facts), (share, above.facts)]
+
+    def _near(self, rate: float) -> list[_Window]:
+        """Windows whose load is no farther from `rate` than two may lie apart to be mixed."""
+        reach = 2 * self.sampling.load_tolerance * rate + SAME_LOAD * max(rate, 1e-12)
+        return self.windows[
+            bisect_left(self.windows, rate - reach, key=_rate) : bisect_right(self.windows, rate + reach, key=_rate)
+        ]
 
     def _play(self, rate: float, share: float, whole_s: float | None = None) -> Facts:
         """Play a window at `rate` after warming up from the load before it; or all of `whole_s` seconds, as they come."""

@@ -88,5 +88,6 @@ def _latency(journals: list[Journal]) -> pd.DataFrame:
     )
 
 
-METRICS = ("ttft", "tpot", "e2e")
-"""Latencies that are kept: time to first token, mean time per later token of a request, whole request."""
+METRICS = ("ttft", "tpot", "e2e", "time_to_first_answer_token")
+"""Latencies that are kept: time to first token, mean time per later token of a request, whole request, and, of
+services that reason, time to the first token beyond the reasoning."""

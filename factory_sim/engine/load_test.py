@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import isotonic_regression
 
-from factory_sim.engine.kernel import Pool, Requests
+from factory_sim.engine.kernel import Pool
+from factory_sim.engine.requests import drawn_requests
 from factory_sim.engine.warm_start import in_progress
-from factory_sim.model.serving import ServingSystem, decode_steps
-from factory_sim.model.workload import LengthModel, arrival_times
+from factory_sim.model.serving import ServingSystem
+from factory_sim.model.workload import LengthModel, RequestMix, arrival_times
 from factory_sim.streams import stream
 
 LOADS = (0.3, 0.5, 0.65, 0.77, 0.87, 0.95, *(1.03 * 1.08**step for step in range(24)))
@@ -115,27 +116,31 @@ class FluidModel:
 
 
 def load_test(
-    system: ServingSystem, lengths: LengthModel, tpot_limit_s: float, *, router: str, seed: int, sequences: int = 600
-) -> LatencyCurve:
+    system: ServingSystem, lengths: LengthModel, tpot_limit_s: float, *, router: str, seed: int, sequences: int = 600,
+    mix: RequestMix | None = None, options: dict | None = None,
+) -> LatencyCurve:  # fmt: skip
     """Play rising loads through the kernel and return the latency curve of one instance.
 
     `tpot_limit_s` sets the range of loads (from 0.2 to about 1.5 times the fluid estimate at that limit; the test ends
-    once TPOT is far beyond it or a load does not settle). `sequences` is about how many are kept running.
+    once TPOT is far beyond it or a load does not settle). `sequences` is about how many are kept running. `mix` tells what the
+    requests are like beside `lengths`, `options` how the kernel's pool schedules them.
     """
-    rng = stream(seed, "load_test", system.name)
+    rng, mix, options = stream(seed, "load_test", system.name), mix or RequestMix(lengths), options or {}
     isl, osl = lengths.sample(rng, 20_000)
     fluid = FluidModel(system, float(isl.mean()), float(osl.mean()), float(np.mean(isl * (isl + 1.0) / 2)))
     guess = fluid.rate_per_s(0.9 * tpot_limit_s)
     kept = int(np.clip(round(sequences / max(fluid.number_at(guess), 1.0)), 1, 8))
-    pool = Pool([(system, kept)], router=router)
+    pool = Pool([(system, kept)], router=router, **options)
+    seeds = np.zeros(0, np.int64)
     rows: list[tuple[float, float, float, float]] = []
     clock_s, played, learned = 0.0, 0, 1.0
     for load in LOADS:
         rate = guess * load
         missing = int(learned * fluid.number_at(rate) * kept) - pool.in_system()
         if missing > 0:
-            pool.offer(in_progress(rng, lengths, system, missing, clock_s))
-        row, clock_s, count = _play_load(pool, system, lengths, rate, kept, clock_s, tpot_limit_s, rng)
+            seeds = np.append(seeds, pool.offer(in_progress(rng, lengths, system, missing, clock_s)))
+        known = seeds if options.get("prefix_cache") else None
+        row, clock_s, count = _play_load(pool, system, mix, rate, kept, clock_s, tpot_limit_s, rng, lengths, known)
         played += count
         rows.append((rate, *row))
         learned = pool.in_system() / (kept * fluid.number_at(rate))  # what the fluid model is off by
@@ -153,25 +158,24 @@ def _rising(latency: np.ndarray) -> np.ndarray:
     return rising
 
 
-def _play_load(pool, system, lengths, rate, kept, clock_s, tpot_limit_s, rng) -> tuple[tuple, float, int]:
+def _play_load(
+    pool, system, mix, rate, kept, clock_s, tpot_limit_s, rng, lengths, seeds
+) -> tuple[tuple, float, int]:
     """(p95 TTFT, p95 TPOT, number at an instance) of the requests that leave in a window at one load, its end, and
-    how many requests were played."""
+    how many requests were played. `seeds`: ids to leave out; None: they are the ones with cached tokens."""
     residence_s = max(lengths.mean_osl * tpot_limit_s, 1.0)
     warm_s, window_s = residence_s, 5.0 * residence_s
     total = rate * kept * (warm_s + window_s)
     if total > MOST_REQUESTS:
         warm_s, window_s = (span * max(MOST_REQUESTS / total, 0.25) for span in (warm_s, window_s))
     times = clock_s + arrival_times(rng, rate * kept, warm_s + window_s)
-    isl, osl = lengths.sample(rng, len(times))
-    isl = np.minimum(isl, system.max_context_tokens - osl)
-    steps = decode_steps(osl, system.tokens_per_step, rng)
-    first = pool.offer(Requests(arrival_s=times, isl=isl, osl=osl, decode_steps=steps))
+    first = pool.offer(drawn_requests(rng, mix, system, times, cached=seeds is not None))
     pool.advance(clock_s + warm_s)
     pool.finished()
     before, end_s = pool.totals(), clock_s + warm_s + window_s
     pool.advance(end_s)
     after, done = pool.totals(), pool.finished()
-    ok = (done["status"] == 0) & (done["cached_tokens"] == 0)
+    ok = (done["status"] == 0) & ((done["cached_tokens"] == 0) if seeds is None else ~np.isin(done["id"], seeds))
     gaps = done["osl"] - 1
     several = ok & (gaps > 0)
     number = (after["system_seconds"] - before["system_seconds"]) / window_s

@@ -11,6 +11,7 @@ import numpy as np
 
 from factory_sim.engine.journal import Journal
 from factory_sim.engine.kernel import Requests
+from factory_sim.engine.requests import cache_options, drawn_requests, pool_options
 from factory_sim.engine.resolve import ResolvedService, ResolvedStage
 from factory_sim.engine.rows import window_facts
 from factory_sim.engine.stage_pool import StagePool
@@ -46,11 +47,12 @@ def replay(scenario: Scenario, services: tuple[ResolvedService, ...], replicatio
 def _replay_service(scenario: Scenario, service: ResolvedService, journal: Journal) -> None:
     stage = service.stages[0]
     rng = stream(scenario.seed, "requests", service.name, stage.stage.name, f"replication {journal.replication}")
-    options: dict = {}
+    options = pool_options(service.service)
     if service.trace is None:
         requests = _drawn(service, stage, rng)
     else:
-        requests, options = _traced(service, stage, rng)
+        requests, cache = _traced(service, stage, rng)
+        options |= cache
         for line in service.trace.report.lines():
             journal.note(0.0, "trace", service.name, line, "")
     pool = StagePool(
@@ -58,6 +60,7 @@ def _replay_service(scenario: Scenario, service: ResolvedService, journal: Journ
         system=stage.system.scaled(float(stage.slowdowns[journal.replication])),
         kept=stage.instances,
         lengths=service.lengths,
+        mix=service.mix,
         burstiness=service.burstiness,
         slo=service.service.slo,
         sampling=scenario.simulation.sampling,
@@ -69,8 +72,7 @@ def _replay_service(scenario: Scenario, service: ResolvedService, journal: Journ
         pool_options=options,
     )
     journal.note(0.0, "stage_begins", pool.name, "initial", f"{stage.stage.gpus} GPUs from the start")
-    pool.pool.offer(requests)
-    pool.played_requests += len(requests)
+    pool.offer(requests)
     _play_out(scenario, service, stage, pool, len(requests))
     journal.audits.append(pool.audit())
 
@@ -124,10 +126,8 @@ def _drawn(service: ResolvedService, stage: ResolvedStage, rng: np.random.Genera
     while len(times) < count:
         more = arrival_times(rng, rate, span_s, service.burstiness)
         times = np.concatenate([times, (times[-1] if len(times) else 0.0) + more])
-    isl, osl = service.lengths.sample(rng, count)
-    isl = np.minimum(isl, stage.system.max_context_tokens - osl)
-    steps = decode_steps(osl, stage.system.tokens_per_step, rng)
-    return Requests(arrival_s=times[:count], isl=isl, osl=osl, decode_steps=steps)
+    cached = service.service.prefix_cache is not None
+    return drawn_requests(rng, service.mix, stage.system, times[:count], cached=cached)
 
 
 def _traced(service: ResolvedService, stage: ResolvedStage, rng: np.random.Generator) -> tuple[Requests, dict]:
@@ -150,11 +150,4 @@ def _traced(service: ResolvedService, stage: ResolvedStage, rng: np.random.Gener
     if cache is None or trace.block_ids is None:
         arrays = {key: values for key, values in arrays.items() if key not in ("block_ids", "block_starts")}
         return Requests(**arrays), {}
-    options = {
-        "prefix_cache": True,
-        "prefix_block_tokens": trace.block_tokens,
-        "block_tokens": math.gcd(16, trace.block_tokens),
-        "host_cache_tokens": cache.host_tokens,
-        "host_cache_s_per_token": cache.host_s_per_token,
-    }
-    return Requests(**arrays), options
+    return Requests(**arrays), cache_options(service.service, trace.block_tokens)

@@ -9,6 +9,7 @@ from scipy.stats import norm
 
 from factory_sim.engine.kernel.router import ROUTERS
 from factory_sim.engine.load_test import LatencyCurve, load_test
+from factory_sim.engine.requests import request_mix, scheduling_options
 from factory_sim.engine.threads import side_by_side
 from factory_sim.errors import CapacityError, FactorySimError, ScenarioError, closest
 from factory_sim.inputs import catalog
@@ -21,6 +22,7 @@ from factory_sim.model.workload import (
     Burstiness,
     LengthModel,
     RateShape,
+    RequestMix,
     burstiness_model,
     empirical,
     length_model,
@@ -61,6 +63,9 @@ class ResolvedService:
     name: str
     service: Service
     lengths: LengthModel
+    """Lengths as they arrive, reasoning included."""
+    mix: RequestMix
+    """How requests are drawn."""
     burstiness: Burstiness
     rhythm: RateShape
     trace: Trace | None
@@ -89,7 +94,12 @@ def _service(scenario: Scenario, name: str, service: Service) -> ResolvedService
             else length_model(service.traffic.lengths)
         )
     except FactorySimError as error:
-        raise ScenarioError(f"{where}.traffic.lengths: {error}") from None
+        raise ScenarioError(f"{where}.traffic.lengths: {str(error).removeprefix('lengths: ')}") from None
+    try:
+        mix = request_mix(service, lengths)
+    except FactorySimError as error:
+        raise ScenarioError(f"{where}.traffic: {error}") from None
+    lengths = mix.served_lengths
     try:
         burstiness = burstiness_model(service.traffic.arrivals)
     except FactorySimError as error:
@@ -102,7 +112,7 @@ def _service(scenario: Scenario, name: str, service: Service) -> ResolvedService
 
     def resolved(numbered: tuple[int, Stage]) -> ResolvedStage:
         index, stage = numbered
-        return _stage(scenario, f"{where}.stages.{index} ({stage.name})", service, stage, lengths)
+        return _stage(scenario, f"{where}.stages.{index} ({stage.name})", service, stage, mix)
 
     stages = tuple(side_by_side(resolved, enumerate(service.stages)))
     first = stages[0]
@@ -112,7 +122,7 @@ def _service(scenario: Scenario, name: str, service: Service) -> ResolvedService
         level = capacity * (demand.first_stage_capacity_multiple or 1.0)
     sigma = demand.growth_sigma_per_week if demand else 0.0
     drifts = sigma * norm.ppf(_stratified(scenario, "forecast", name))
-    return ResolvedService(name, service, lengths, burstiness, rhythm, trace, stages, level, drifts)
+    return ResolvedService(name, service, lengths, mix, burstiness, rhythm, trace, stages, level, drifts)
 
 
 def _trace(service: Service, where: str) -> Trace | None:
@@ -135,8 +145,8 @@ def _trace(service: Service, where: str) -> Trace | None:
     return trace
 
 
-def _stage(scenario: Scenario, where: str, service: Service, stage: Stage, lengths: LengthModel) -> ResolvedStage:
-    wanted = stage.system
+def _stage(scenario: Scenario, where: str, service: Service, stage: Stage, mix: RequestMix) -> ResolvedStage:
+    wanted, lengths = stage.system, mix.served_lengths
     try:
         system = planned_system(service.model, wanted)
         rent = price_book().find("rental_market", catalog.gpu(wanted.gpu).name).value
@@ -151,7 +161,7 @@ def _stage(scenario: Scenario, where: str, service: Service, stage: Stage, lengt
     curve = None
     if service.traffic.trace is None:
         _fits(where, system, lengths, stream(scenario.seed, "fit", where))
-        curve = _tested(scenario, where, service, system, lengths)
+        curve = _tested(scenario, where, service, system, mix)
         capacity = curve.capacity_per_s(service.slo.ttft_p95_s, service.slo.tpot_p95_s)
         at_capacity = (lengths.mean_isl, lengths.mean_osl, curve.number_at(capacity))
         system = planned_system(service.model, wanted, at_capacity)
@@ -181,17 +191,30 @@ def planned_system(model: str, wanted: System, load: tuple[float, float, float] 
 
 
 def _tested(
-    scenario: Scenario, where: str, service: Service, system: ServingSystem, lengths: LengthModel
+    scenario: Scenario, where: str, service: Service, system: ServingSystem, mix: RequestMix
 ) -> LatencyCurve:
     """The latency curve of a system from a load test; an error where no load keeps the promise."""
-    curve = load_test(system, lengths, service.slo.tpot_p95_s, router=service.router, seed=scenario.seed)
+    curve = load_test(
+        system, mix.served_lengths, service.slo.tpot_p95_s, router=service.router, seed=scenario.seed,
+        mix=mix, options=scheduling_options(service),
+    )  # fmt: skip
     if curve.capacity_per_s(service.slo.ttft_p95_s, service.slo.tpot_p95_s) <= 0.0:
         raise CapacityError(
-            f"{where}: no load keeps the promise: at {curve.rate_per_s[0]:.3g} requests/s and instance p95 TTFT is "
-            f"{curve.ttft_p95_s[0]:.3g} s (promise {service.slo.ttft_p95_s:g} s) and p95 TPOT "
-            f"{1e3 * curve.tpot_p95_s[0]:.3g} ms (promise {1e3 * service.slo.tpot_p95_s:g} ms)"
+            f"{where}: no load keeps the promise (p95 TTFT {service.slo.ttft_p95_s:g} s, p95 TPOT "
+            f"{1e3 * service.slo.tpot_p95_s:g} ms): {_lightest(curve)}"
         )
     return curve
+
+
+def _lightest(curve: LatencyCurve) -> str:
+    """What the lightest load of a test came to, in words."""
+    rate = f"{curve.rate_per_s[0]:.3g} requests/s at one instance"
+    if not math.isfinite(curve.ttft_p95_s[0]):
+        return f"already at {rate} the queue grows without end"
+    return (
+        f"at {rate} p95 TTFT is {curve.ttft_p95_s[0]:.3g} s and p95 TPOT {1e3 * curve.tpot_p95_s[0]:.3g} ms; "
+        "relax services.*.slo or choose a faster system"
+    )
 
 
 def _fits(where: str, system: ServingSystem, lengths: LengthModel, rng: np.random.Generator) -> None:

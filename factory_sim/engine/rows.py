@@ -69,7 +69,6 @@ def window_facts(
         "idle_energy_j": row["idle_energy_j"] + unused_j,
         "gpu_energy_j": gpu_j,
         "it_energy_j": it_j,
-        "reasoning_tokens": 0.0,
         "trained_tokens": 0.0,
     }
     return at_pue(row, scenario.places[site].pue if pue is None else pue)

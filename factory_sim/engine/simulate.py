@@ -18,6 +18,7 @@ from factory_sim.engine.control.serving import Counter, Group, serve
 from factory_sim.engine.control.training import Job, train
 from factory_sim.engine.control.user_policy import user_policy
 from factory_sim.engine.journal import Journal
+from factory_sim.engine.requests import pool_options
 from factory_sim.engine.resolve import ResolvedService, ResolvedStage
 from factory_sim.engine.rows import window_facts
 from factory_sim.engine.stage_pool import StagePool
@@ -346,10 +347,12 @@ def _pool(scenario: Scenario, service: Service, key: str, slower: float, journal
         system=stage.system.scaled(factor),
         kept=min(kept, stage.instances),
         lengths=resolved.lengths,
+        mix=resolved.mix,
         burstiness=resolved.burstiness,
         slo=resolved.service.slo,
         sampling=sampling,
         router=resolved.service.router,
+        pool_options=pool_options(resolved.service),
         rng=stream(scenario.seed, "requests", service.name, name, f"replication {journal.replication}"),
         journal=journal,
         number_at=lambda rate: stage.curve.number_at(rate, factor),

@@ -14,22 +14,23 @@ import numpy as np
 import pandas as pd
 
 from factory_sim.engine.facts import Facts
-from factory_sim.engine.journal import METRICS, Journal
+from factory_sim.engine.journal import Journal
 from factory_sim.engine.kernel import Pool, Requests
+from factory_sim.engine.requests import drawn_requests
 from factory_sim.engine.warm_start import in_progress
 from factory_sim.engine.watts import idle_watts, window_joules, worker_kinds
 from factory_sim.histogram import bin_of
 from factory_sim.inputs import catalog
 from factory_sim.inputs.scenario import Sampling, Slo
-from factory_sim.model.serving import ServingSystem, decode_steps
+from factory_sim.model.serving import ServingSystem
 from factory_sim.model.step_time import weight_bytes
-from factory_sim.model.workload import Burstiness, LengthModel, arrival_times
+from factory_sim.model.workload import Burstiness, LengthModel, RequestMix, arrival_times
 from factory_sim.units import HOUR_S
 
 COUNTS = (
     "requests_arrived", "requests_completed", "requests_refused", "requests_lost", "requests_within_slo",
     "input_tokens", "cached_input_tokens", "output_tokens",
-    "input_energy_j", "output_energy_j", "idle_energy_j", "low_energy_j", "high_energy_j",
+    "reasoning_tokens", "input_energy_j", "output_energy_j", "idle_energy_j", "low_energy_j", "high_energy_j",
 )  # fmt: skip
 """Values of a window that are rates per instance and second; the others are time averages."""
 AVERAGES = ("busy", "input_time", "output_time", "decode_sequences", "in_system")
@@ -60,6 +61,9 @@ class StagePool:
     kept: int
     """Instances played."""
     lengths: LengthModel
+    """Lengths as they arrive, reasoning included."""
+    mix: RequestMix
+    """How requests are drawn."""
     burstiness: Burstiness
     """Burstiness of all arrivals of the service, of which this pool gets a share."""
     slo: Slo
@@ -84,6 +88,8 @@ class StagePool:
     def __post_init__(self) -> None:
         self.pool = Pool([(self.system, self.kept)], router=self.router, **self.pool_options)
         self.seeds = np.zeros(0, np.int64)
+        self.cached = bool(self.pool_options.get("prefix_cache"))
+        self.reasoning = np.zeros(0, np.int64)  # tokens by id of the request; empty without reasoning
         self.clock_s = 0.0
         self.load = 0.0
         self.tokens_left = {"isl_completed": 0, "isl_partial": 0, "osl_emitted": 0}
@@ -146,7 +152,8 @@ class StagePool:
             self._seed(missing)
         warm_s = self.sampling.warmup_s
         window_s = min(self.sampling.window_s, max(self.sampling.window_requests / (rate * self.kept), warm_s))
-        if self.played_windows and abs(rate - self.load) <= SAME_LOAD * rate:
+        seeded_cache = self.cached and missing > 0  # what seeds have "cached" must not fall into the window
+        if self.played_windows and abs(rate - self.load) <= SAME_LOAD * rate and not seeded_cache:
             warm_s = 0.0
         if whole_s is not None:
             warm_s, window_s = 0.0, whole_s
@@ -165,17 +172,20 @@ class StagePool:
     def _seed(self, missing: int) -> None:
         """Add requests in the middle of their answers, so that a higher load starts near its steady state."""
         requests = in_progress(self.rng, self.lengths, self.system, missing, self.clock_s)
-        self.seeds = np.append(self.seeds, self.pool.offer(requests))
+        self.seeds = np.append(self.seeds, self.offer(requests))
+
+    def offer(self, requests: Requests) -> np.ndarray:
+        """Give requests to the pool; returns their ids."""
+        ids = self.pool.offer(requests)
         self.played_requests += len(requests)
+        if self.mix.reasoning is not None:
+            tokens = requests.reasoning_tokens
+            self.reasoning = np.append(self.reasoning, np.zeros(len(ids), np.int64) if tokens is None else tokens)
+        return ids
 
     def _offer(self, rate: float, duration_s: float, share: float) -> None:
         times = arrival_times(self.rng, rate * self.kept / share, duration_s, self.burstiness, share=share)
-        times = self.clock_s + times
-        isl, osl = self.lengths.sample(self.rng, len(times))
-        isl = np.minimum(isl, self.system.max_context_tokens - osl)
-        steps = decode_steps(osl, self.system.tokens_per_step, self.rng)
-        self.pool.offer(Requests(arrival_s=times, isl=isl, osl=osl, decode_steps=steps))
-        self.played_requests += len(times)
+        self.offer(drawn_requests(self.rng, self.mix, self.system, self.clock_s + times, cached=self.cached))
 
     def collect(self) -> dict[str, np.ndarray]:
         """Take the requests that left since the last call, and add them to the totals of the conservation checks."""
@@ -198,20 +208,31 @@ class StagePool:
         difference = {name: np.asarray(after[name]) - np.asarray(before[name]) for name in after}
         values = self._values(difference, scale, window_s)
         values["requests_within_slo"] = float(kept_promise.sum()) * scale
+        measured = {"ttft": ttft, "tpot": tpot[gaps > 0], "e2e": e2e}
+        if self.mix.reasoning is not None:
+            # the error of TTFT beyond the step times holds for the way to the first token only
+            to_answer = done["first_answer_s"][ok] - done["first_token_s"][ok]
+            measured["time_to_first_answer_token"] = ttft + to_answer
+            values["reasoning_tokens"] = values["output_tokens"] * self._reasoning_share(done, ok)
         latency = {}
         number = self.journal.next_window()
-        for metric, seconds in zip(METRICS, (ttft, tpot[gaps > 0], e2e)):
+        for metric, seconds in measured.items():
             bins, counts = np.unique(bin_of(seconds), return_counts=True)
             latency[metric] = (bins, counts * scale)
             self.journal.latency.append((number, metric, *latency[metric]))
         self._keep_sample(number, done, ok, ttft, tpot, e2e)
         return Facts(number, rate, values, latency)
 
+    def _reasoning_share(self, done: dict, ok: np.ndarray) -> float:
+        """Share of reasoning in the output tokens of the requests that were answered in a window."""
+        tokens = int(done["osl"][ok].sum())
+        return float(self.reasoning[done["id"][ok]].sum()) / tokens if tokens else 0.0
+
     def _values(self, difference: dict, scale: float, window_s: float) -> dict[str, float]:
         """Counts and shares of a window, per instance and second; `difference` holds the pool's counters over it."""
         share = self._gpu_share() * scale
         computed, cached = difference["prefill_tokens"] - difference["recomputed_tokens"], difference["cached_tokens"]
-        if not self.pool_options.get("prefix_cache"):
+        if not self.cached:
             cached = np.zeros_like(cached)  # what seeds have "cached" is their own past, no hit
         own_input = difference["prefill_s"] + difference["pair_s"]
         own = own_input + difference["kv_s"]
@@ -227,6 +248,7 @@ class StagePool:
             "input_tokens": float(computed.sum() + cached.sum()) * scale,
             "cached_input_tokens": float(cached.sum()) * scale,
             "output_tokens": float(difference["decode_tokens"].sum()) * scale,
+            "reasoning_tokens": 0.0,
             "busy": float((difference["busy_s"] * share).sum()),
             "input_time": float((input_s * share).sum()),
             "output_time": float(((difference["busy_s"] - input_s) * share).sum()),

@@ -16,6 +16,7 @@ def in_progress(
 ) -> Requests:
     """`n` requests offered at `time_s` that are in the middle of their answers: lengths biased by OSL, uniform age."""
     isl, osl = lengths.sample(rng, 8 * n + 1000)
+    osl = np.minimum(osl, system.max_context_tokens - 1)
     pick = rng.choice(len(osl), size=n, p=osl / osl.sum())
     done = np.floor(rng.random(n) * osl[pick]).astype(np.int64)
     left = osl[pick] - done

@@ -137,6 +137,39 @@ class PrefixCache(Record):
     """Seconds to load one token's KV from the second tier."""
 
 
+class Scheduling(Record):
+    """How workers order their work, and what they do when they cannot keep up."""
+
+    order: Literal["chunked_prefill", "prefill_first"] = "chunked_prefill"
+    """`chunked_prefill`: prompts share steps with decoding (vLLM v1); `prefill_first`: prompts have steps of their own
+    while decoding waits (SGLang's default)."""
+    preemption: Literal["recompute", "swap"] = "recompute"
+    """What happens to the KV of a sequence that must give way: computed again, or copied to host memory and back."""
+    swap_s_per_token: PositiveFloat = 3e-6
+    """Seconds to copy one token's KV to host memory, and again back, with `swap` (a guess: 160 kB at 55 GB/s of PCIe 5)."""
+    queue_limit: NonNegativeInt = 0
+    """Waiting requests at one instance beyond which it turns new ones away; 0: no limit."""
+    timeout_s: PositiveFloat | None = None
+    """Seconds after which a request that was never scheduled gives up; none when left out."""
+    retries: Annotated[int, Field(ge=0, le=100)] = 0
+    """How often a client whose request was turned away, timed out or lost tries again."""
+    retry_after_s: PositiveFloat = 1.0
+    """Wait before the first retry, seconds."""
+    retry_backoff: Annotated[float, Field(ge=1.0, le=100.0)] = 2.0
+    """Factor of that wait from one retry to the next."""
+    signal_age_s: NonNegative = 0.0
+    """The router sees the loads as they were at the last multiple of this time, seconds; 0: as they are."""
+
+
+class Cancelled(Record):
+    """Requests whose client goes away before the answer is finished."""
+
+    share: Fraction
+    """Share of the requests whose client may go away."""
+    after_s: PositiveFloat
+    """Mean time from arrival until it does, seconds, exponential; who is answered earlier is not cancelled."""
+
+
 class Growth(Record):
     """Demand over time, as a multiple of the starting level."""
 
@@ -244,11 +277,31 @@ class Traffic(Record):
     """Requests replayed from a file."""
     requests: PositiveInt | None = None
     """Exactly this many requests are played, unthinned, and the run ends drained."""
+    reasoning: str | dict[str, Any] | None = None
+    """Hidden reasoning before the answer: an effort level (none, low, medium, high, test_time_scaling), or
+    `{factor: 10, max_output_tokens: 65536}` times the measured reasoning tokens. Lengths include measured reasoning;
+    left out, they are played as they are and none of it is told apart."""
+    class_shares: list[Fraction] = Field(default=[], max_length=16)
+    """Priority classes within the service: share of the requests in each, most urgent first, adding up to 1."""
+    cancelled: Cancelled | None = None
+    """Clients that go away; none when left out."""
+    common_prompts: dict[str, Any] | None = None
+    """Common system prompts `{share: 0.8, groups: 20, tokens: 2000, skew: 1}`: share of the requests that begin with
+    one, their number, tokens and the Zipf exponent of their popularity. Needs the service's `prefix_cache`."""
 
     @model_validator(mode="after")
     def _one_source(self) -> "Traffic":
         if (self.demand is None) == (self.trace is None):
             raise ValueError("give either demand or trace")
+        return self
+
+    @model_validator(mode="after")
+    def _drawn_only(self) -> "Traffic":
+        given = [name for name in ("reasoning", "class_shares", "cancelled", "common_prompts") if getattr(self, name)]
+        if self.trace is not None and given:
+            raise ValueError(f"{given[0]} is for drawn requests; a trace's requests are played as they are")
+        if self.class_shares and abs(sum(self.class_shares) - 1.0) > 1e-6:
+            raise ValueError(f"class_shares add up to {sum(self.class_shares):g}, not 1")
         return self
 
 
@@ -277,7 +330,12 @@ class Service(Record):
     admission: Admission = Admission()
     """Limits while capacity is short."""
     prefix_cache: PrefixCache | None = None
-    """Prefix caching for traffic that tells its prefixes (traces); off when left out."""
+    """Prefix caching for traffic that tells its prefixes (traces, common prompts); off when left out."""
+    scheduling: Scheduling | None = None
+    """Order of work, preemption, queue limits, time-outs and retries; chunked prefill without limits when left out."""
+    context_window: Literal["refuse", "truncate"] = "truncate"
+    """Drawn requests beyond the model's window: `truncate` cuts the prompt (then the answer) to fit, `refuse` turns the
+    request away. A trace's are always turned away."""
     router: str = "least_outstanding"
     """Router over the instances of a stage: round_robin, random, least_outstanding, power_of_two or least_kv."""
     price_path: Literal["held", "follows_cost"] = "held"
@@ -296,6 +354,12 @@ class Service(Record):
     """GPUs beside the fleet that stand ready to take the place of broken ones; paid for."""
     overflow: Overflow | None = None
     """Another service that gets what this one cannot let in."""
+
+    @model_validator(mode="after")
+    def _cache_for_prompts(self) -> "Service":
+        if self.traffic.common_prompts is not None and self.prefix_cache is None:
+            raise ValueError("traffic.common_prompts needs prefix_cache, e.g. prefix_cache: {block_tokens: 64}")
+        return self
 
     @field_validator("stages")
     @classmethod

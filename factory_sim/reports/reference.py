@@ -22,6 +22,7 @@ FIGURES = {
     "output_tokens": "tokens generated for completed and unfinished requests",
     "input_tokens": "prompt tokens taken in, cached ones included",
     "cached_input_tokens": "prompt tokens that a prefix cache held",
+    "reasoning_tokens": "hidden reasoning among the output tokens; only of services with traffic.reasoning",
     "requests_arrived": "requests that asked to be served, refused ones included",
     "requests_completed": "requests answered to the end",
     "requests_turned_away": "requests refused by a limit, or gone before they were let in",
@@ -29,6 +30,10 @@ FIGURES = {
     "ttft_p50": "time to first token: from arrival to the first output token, median over requests",
     "ttft_p95": "the same, 95th percentile",
     "ttft_p99": "the same, 99th percentile",
+    "time_to_first_answer_token_p50": "from arrival to the first output token beyond the hidden reasoning, median; only of "
+    "services with traffic.reasoning",
+    "time_to_first_answer_token_p95": "the same, 95th percentile",
+    "time_to_first_answer_token_p99": "the same, 99th percentile",
     "tpot_p50": "time per output token: (finish - first token) / (output tokens - 1), median over requests",
     "tpot_p95": "the same, 95th percentile",
     "tpot_p99": "the same, 99th percentile",

@@ -37,6 +37,7 @@ UNITS = {
     "output_tokens": "tokens",
     "input_tokens": "tokens",
     "cached_input_tokens": "tokens",
+    "reasoning_tokens": "tokens",
     "requests_arrived": "requests",
     "requests_completed": "requests",
     "requests_turned_away": "requests",
@@ -50,6 +51,9 @@ UNITS = {
     "e2e_p50": "s",
     "e2e_p95": "s",
     "e2e_p99": "s",
+    "time_to_first_answer_token_p50": "s",
+    "time_to_first_answer_token_p95": "s",
+    "time_to_first_answer_token_p99": "s",
     "slo_attainment": "fraction",
     "prefix_cache_hit_rate": "fraction",
     "utilisation": "fraction",
@@ -166,6 +170,7 @@ def by_replication(windows: pd.DataFrame, latency: pd.DataFrame, money: pd.DataF
         "requests_completed",
         "requests_turned_away",
         "requests_lost",
+        *(["reasoning_tokens"] if sums["reasoning_tokens"].any() else []),
     )
     wide = pd.DataFrame(
         {
@@ -198,14 +203,15 @@ def percentiles(latency: pd.DataFrame, weights: pd.DataFrame) -> pd.DataFrame:
     instance-seconds that each stands for. `weights` is already marked."""
     groups = weights.groupby([*KEYS, "window_played"], sort=False)["instance_s"].sum()
     index = groups.index.droplevel("window_played").unique()
-    found = {f"{metric}_p{int(100 * q)}": np.full(len(index), np.nan) for metric in METRICS for q in QUANTILES}
+    metrics = [name for name in METRICS if name in METRICS[:3] or (latency["metric"] == name).any()]
+    found = {f"{metric}_p{int(100 * q)}": np.full(len(index), np.nan) for metric in metrics for q in QUANTILES}
     row_of = {key: row for row, key in enumerate(index)}
     for replication, part in groups.groupby("replication", sort=False):
         own = latency[latency["replication"] == replication]
         keys = part.index.droplevel("window_played")
         rows, row_keys = pd.factorize(keys)
         where = np.array([row_of[key] for key in row_keys])
-        for metric in METRICS:
+        for metric in metrics:
             of_metric = own[own["metric"] == metric]
             if not len(of_metric):
                 continue

@@ -5,6 +5,7 @@ import pandas as pd
 from scipy.stats import t as student
 
 from factory_sim.engine.load_test import load_test
+from factory_sim.engine.requests import scheduling_options
 from factory_sim.engine.resolve import ResolvedService, ResolvedStage, resolve
 from factory_sim.engine.threads import side_by_side
 from factory_sim.errors import CapacityError
@@ -34,7 +35,10 @@ def _row(scenario: Scenario, service: ResolvedService, stage: ResolvedStage, tes
     slo, system = service.service.slo, stage.system
     seeds = range(scenario.seed, scenario.seed + tests)
     curves = [stage.curve] + [
-        load_test(system, service.lengths, slo.tpot_p95_s, router=service.service.router, seed=seed)
+        load_test(
+            system, service.lengths, slo.tpot_p95_s, router=service.service.router, seed=seed,
+            mix=service.mix, options=scheduling_options(service.service),
+        )
         for seed in seeds[1:]
     ]
     found = np.array([curve.capacity_per_s(slo.ttft_p95_s, slo.tpot_p95_s) for curve in curves])

@@ -6,6 +6,7 @@ from factory_sim.model.workload.bursts import Burstiness, burstiness_like, burst
 from factory_sim.model.workload.chats import Chats, chats
 from factory_sim.model.workload.clients import Clients, ClientStream, client_arrivals, clients, clients_of_folder
 from factory_sim.model.workload.lengths import LengthModel, empirical, length_model, length_model_names
+from factory_sim.model.workload.mix import RequestMix
 from factory_sim.model.workload.prefixes import PrefixGroups, group_blocks, prefix_groups
 from factory_sim.model.workload.reasoning import Reasoning, effort_levels, reasoning_model
 from factory_sim.model.workload.replay import (
@@ -28,6 +29,7 @@ __all__ = [
     "PrefixGroups",
     "RateShape",
     "Reasoning",
+    "RequestMix",
     "arrival_times",
     "burstiness_like",
     "burstiness_model",

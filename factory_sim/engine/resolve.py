@@ -86,6 +86,11 @@ def _service(scenario: Scenario, name: str, service: Service) -> ResolvedService
     where = f"services.{name}"
     if service.router not in ROUTERS:
         raise ScenarioError(f"{where}.router: '{service.router}' is not known{closest(service.router, ROUTERS)}")
+    if service.router == "cost_aware":
+        raise ScenarioError(
+            f"{where}.router: cost_aware chooses between kinds of instances; those of a stage are all alike, so another "
+            "router is needed, e.g. least_outstanding"
+        )
     trace = _trace(service, where)
     try:
         lengths = (

@@ -337,7 +337,8 @@ class Service(Record):
     """Drawn requests beyond the model's window: `truncate` cuts the prompt (then the answer) to fit, `refuse` turns the
     request away. A trace's are always turned away."""
     router: str = "least_outstanding"
-    """Router over the instances of a stage: round_robin, random, least_outstanding, power_of_two or least_kv."""
+    """Router over the instances of a stage: round_robin, random, least_outstanding, power_of_two, least_kv,
+    session_affinity or prefix_aware."""
     price_path: Literal["held", "follows_cost"] = "held"
     """`held`: list prices stay; `follows_cost`: they move with the cost of a token at each stage's tested capacity."""
     stages: list[Stage] = Field(min_length=1)

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from factory_sim.engine.load_test import LatencyCurve, load_test
+from factory_sim.engine.requests import request_mix
 from factory_sim.engine.resolve import ResolvedService, ResolvedStage
 from factory_sim.engine.simulate import simulate
 from factory_sim.inputs.overrides import parse_scenario
@@ -119,6 +120,7 @@ def resolved(
         found.append(
             ResolvedService(
                 name=name, service=service, lengths=length_model(service.traffic.lengths),
+                mix=request_mix(service, length_model(service.traffic.lengths)),
                 burstiness=burstiness_model("poisson"), rhythm=rate_shape(demand.rhythm), trace=None,
                 stages=tuple(stages), level_per_s=level, forecast_drifts=np.zeros(n),
             )

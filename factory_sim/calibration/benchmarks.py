@@ -11,7 +11,8 @@ from factory_sim.model.serving import ServingSystem, decode_steps
 from factory_sim.streams import stream
 
 DEFAULT = ("mean", "mean")
-"""What was published as (TTFT, TPOT): the mean over requests, for every origin; medians fit the packaged rows worse."""
+"""What is taken as published (TTFT, TPOT): the mean over requests, for every origin. No origin says; an assumption, not
+cross-validated: efficiencies fitted to means absorb most of the difference."""
 ROUNDS = 10
 """Requests of a run over its concurrency."""
 

@@ -12,6 +12,7 @@ Levels and sensitivities come from `closed_form.py`, the level of the prediction
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
@@ -35,6 +36,8 @@ FREEDOM = 4.0
 PLAYS = 8
 """Times that all runs are played in a fit."""
 STEPS_PER_PLAY = 1
+THREADS = 2
+"""Runs played, and folds refitted, at once; results do not depend on it."""
 LARGEST_STEP = 0.6
 """Largest change of a log parameter in one Gauss-Newton step."""
 
@@ -162,13 +165,17 @@ def play_runs(task: Problem, statistic: tuple[str, str] = benchmarks.DEFAULT) ->
     not fit) is NaN.
     """
     decode, prefill = task.parameters()
-    out = np.full((len(task.rows), 2), np.nan)
-    for index, row in enumerate(task.rows.itertuples()):
-        layout = layout_of(row)
+    rows = list(task.rows.itertuples())
+
+    def one(index: int) -> tuple[float, float]:
+        layout = layout_of(rows[index])
         parameters = {layout.workers[0].role: prefill[index], layout.workers[-1].role: decode[index]}
         with suppress(CapacityError):
-            out[index] = np.log(benchmarks.reported(play_run(row, layout, parameters), statistic))
-    return out
+            return benchmarks.reported(play_run(rows[index], layout, parameters), statistic)
+        return np.nan, np.nan
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        return np.log(np.array(list(pool.map(one, range(len(rows)))), dtype=float).reshape(-1, 2))
 
 
 def play_run(row, layout, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

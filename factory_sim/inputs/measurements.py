@@ -103,8 +103,8 @@ def _lengths(out: "pd.DataFrame") -> None:
     """Mean lengths, and the longest and shortest to play.
 
     Uniform in [0.8 L, L] for InferenceX. NVIDIA's sweeps do not publish a spread; equal lengths would keep requests in
-    lockstep, which fits their TTFT worse, so a wide spread around the nominal length is played: uniform in
-    [2/3 L, 4/3 L].
+    lockstep, so a wide spread around the nominal length is played: uniform in [2/3 L, 4/3 L], an assumption that is not
+    cross-validated. `measured_mean` (lengths of a user's own run, spread unknown) is played in the same way.
     """
     out["low_fraction"] = [_low_fraction(*pair) for pair in zip(out.length_distribution, out.origin)]
     nominal_is_mean = out.low_fraction == UNPUBLISHED_LOW_FRACTION

@@ -28,9 +28,8 @@ def rollout(
         journal.note(
             env.now, "hardware_late", f"{service.name}.{stage.name}", "delivery", f"{late_s / DAY_S:.1f} days late"
         )
-    olds = [key for key in fleet.state if _of_fleet(service, key)]
-    old_size, new_size = service.size(), service.size(stage.name)
-    total, new = sum(fleet.up(key) for key in olds), stage.gpus // new_size
+    new_size = service.size(stage.name)
+    total, new = sum(fleet.up(key) for key in _old_kinds(service, stage)), stage.gpus // new_size
     batches = max(round(stage.change.duration_days * DAY_S / interval_s), 1)
     downtime_s = stage.change.downtime_minutes * MINUTE_S
     journal.note(
@@ -45,8 +44,10 @@ def rollout(
     if spare:
         fleet.shift(stage.name, down_gpus=spare)
     for batch in range(1, batches + 1):
-        take = math.ceil(batch * total / batches) - moved
-        freed, moved = _take(service, olds, take) * old_size, moved + take
+        olds = _old_kinds(service, stage)  # some begin on the way: instances that limp
+        left = sum(fleet.up(key) for key in olds)
+        taken, freed = _take(service, olds, left if batch == batches else math.ceil(batch * total / batches) - moved)
+        moved += taken
         given_back = min(max(returned, 0), freed)
         returned -= given_back
         spare += freed - given_back
@@ -76,15 +77,24 @@ def _of_fleet(service: Service, key: str) -> bool:
     return not key.endswith(SPOT)
 
 
-def _take(service: Service, keys: list[str], wanted: int) -> int:
-    """Take serving instances out, kind by kind; returns how many there were."""
-    taken = 0
+def _old_kinds(service: Service, stage: Stage) -> list[str]:
+    """Kinds of instances that `stage` replaces."""
+    return [
+        key for key in service.fleet.state
+        if _of_fleet(service, key) and service.kinds[key].stage.stage.name != stage.name
+    ]  # fmt: skip
+
+
+def _take(service: Service, keys: list[str], wanted: int) -> tuple[int, int]:
+    """Take serving instances out, kind by kind; returns how many there were, and their GPUs."""
+    taken = gpus = 0
     for key in keys:
         n = min(service.fleet.up(key), wanted - taken)
         if n:
             service.fleet.shift(key, up=-n)
             taken += n
-    return taken
+            gpus += n * service.size(key)
+    return taken, gpus
 
 
 def deliver(
@@ -117,8 +127,8 @@ def move(env: simpy.Environment, giver: Service, taker: Service, event: Move, sc
     idle = min(giver.fleet.idle(giver.current), wanted)
     if idle:
         giver.fleet.shift(giver.current, idle=-idle)
-    taken = idle + _take(giver, [key for key in giver.fleet.state if _of_fleet(giver, key)], wanted - idle)
-    gpus = taken * giver.size()
+    _, gpus = _take(giver, [key for key in giver.fleet.state if _of_fleet(giver, key)], wanted - idle)
+    gpus += idle * giver.size()
     journal.note(env.now, "nodes_moved", f"{giver.name} to {taker.name}", "plan", f"{gpus} GPUs")
     taker.fleet.shift(taker.current, down_gpus=gpus)
     yield env.timeout(event.downtime_minutes * MINUTE_S)

@@ -1,6 +1,7 @@
 """`factory-sim run` and `compare` as a stranger uses them: results on stdout, messages on stderr, honest exit codes."""
 
 import json
+import signal
 import subprocess
 import sys
 
@@ -112,3 +113,19 @@ def test_compare_puts_runs_side_by_side_with_ratios(folder):
 def test_help_and_version(folder):
     assert "Token economics" in factory_sim("--help", cwd=folder).stdout
     assert factory_sim("--version", cwd=folder).stdout.startswith("factory-sim 0.")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT cannot be sent to one process there")
+def test_ctrl_c_leaves_nothing_and_says_so(folder):
+    code = "from factory_sim.cli import main; main()"
+    command = [sys.executable, "-c", code, "run", "small.yaml", "--out", "stopped", "--set", "simulation.replications=200"]
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if "playing" in line:
+                process.send_signal(signal.SIGINT)
+                break
+        rest = process.stderr.read()
+        assert process.wait(timeout=60) == 130
+    assert "interrupted; nothing was written" in rest
+    assert "Traceback" not in rest
+    assert not [path.name for path in folder.iterdir() if "stopped" in path.name]

@@ -117,7 +117,8 @@ def test_help_and_version(folder):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGINT cannot be sent to one process there")
 def test_ctrl_c_leaves_nothing_and_says_so(folder):
-    code = "from factory_sim.cli import main; main()"
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # background shells ignore it
+    code = f"{heard}; from factory_sim.cli import main; main()"
     command = [sys.executable, "-c", code, "run", "small.yaml", "--out", "stopped", "--set", "simulation.replications=200"]
     with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stderr:

@@ -5,22 +5,15 @@ from importlib.resources import files
 import pandas as pd
 import pytest
 
-from factory_sim.calibration import accuracy, refit
+from factory_sim.calibration import accuracy, catalogue
 from factory_sim.inputs.measurements import serving as measured
 
 
-@pytest.mark.parametrize(
-    ("write", "place", "names"),
-    [
-        (refit.write_energy, "power", ("power_curves.csv", "energy_fit.csv")),
-        (refit.write_online, "online", ("online_fit.csv",)),
-    ],
-)
-def test_refit_gives_the_bytes_that_ship(tmp_path, write, place, names):
-    write(tmp_path / "new")
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted(names)
-    for name in names:
-        assert (tmp_path / "new" / name).read_bytes() == files("factory_sim.data").joinpath(place, name).read_bytes()
+@pytest.mark.parametrize("kind", ["energy", "online"])
+def test_refit_gives_the_bytes_that_ship(tmp_path, kind):
+    catalogue.fit_other(kind, tmp_path)
+    for name in catalogue.OTHER_FITS[kind]:
+        assert (tmp_path / name).read_bytes() == files("factory_sim.data").joinpath(*name.split("/")).read_bytes()
 
 
 def test_bands_and_accuracy_are_those_of_the_shipped_residuals(tmp_path):

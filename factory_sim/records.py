@@ -1,6 +1,23 @@
-"""The one base of every input record: frozen, strict, documented by its attribute docstrings."""
+"""The one base of every input record: frozen, strict, documented by its attribute docstrings; and the field types they share."""
 
-from pydantic import BaseModel, ConfigDict
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+NonNegative = Annotated[float, Field(ge=0.0)]
+
+
+def with_offset(moment: datetime) -> datetime:
+    """The moment, if it names its UTC offset; time zones and daylight saving are not known inside."""
+    if moment.tzinfo is None:
+        raise ValueError("needs a UTC offset, e.g. 2026-07-06T00:00:00+00:00")
+    return moment
+
+
+Moment = Annotated[datetime, AfterValidator(with_offset)]
 
 
 class Record(BaseModel):

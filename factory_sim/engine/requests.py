@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from factory_sim.engine.kernel import Requests
-from factory_sim.inputs.scenario import Service
+from factory_sim.inputs.services import Service
 from factory_sim.model.serving import ServingSystem, decode_steps
 from factory_sim.model.workload import LengthModel, RequestMix, prefix_groups, reasoning_model
 

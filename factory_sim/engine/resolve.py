@@ -14,7 +14,8 @@ from factory_sim.engine.threads import side_by_side
 from factory_sim.errors import CapacityError, FactorySimError, ScenarioError, closest
 from factory_sim.inputs import catalog
 from factory_sim.inputs.prices import price_book
-from factory_sim.inputs.scenario import Scenario, Service, Stage, System
+from factory_sim.inputs.scenario import Scenario
+from factory_sim.inputs.services import Service, Stage, System
 from factory_sim.inputs.traces import Trace, packaged_trace, read_trace
 from factory_sim.inputs.workloads import trace_index
 from factory_sim.model.serving import ServingSystem, serving_system

@@ -21,7 +21,8 @@ from factory_sim.engine.warm_start import in_progress
 from factory_sim.engine.watts import idle_watts, window_joules, worker_kinds
 from factory_sim.histogram import bin_of
 from factory_sim.inputs import catalog
-from factory_sim.inputs.scenario import Sampling, Slo
+from factory_sim.inputs.scenario import Sampling
+from factory_sim.inputs.services import Slo
 from factory_sim.model.serving import ServingSystem
 from factory_sim.model.step_time import weight_bytes
 from factory_sim.model.workload import Burstiness, LengthModel, RequestMix, arrival_times

@@ -10,9 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from factory_sim.inputs.prices import CURRENCY
-from factory_sim.records import Record
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
+from factory_sim.records import Fraction, Record
 
 
 class LongContext(Record):

@@ -6,7 +6,8 @@ from factory_sim.calibration.frontier import FrontierStage, frontier
 from factory_sim.errors import FactorySimError
 from factory_sim.inputs import catalog
 from factory_sim.inputs.prices import price_book
-from factory_sim.inputs.scenario import Scenario, Stage
+from factory_sim.inputs.scenario import Scenario
+from factory_sim.inputs.services import Stage
 
 
 def scenario_frontier(

@@ -9,7 +9,7 @@ import pandas as pd
 from factory_sim.engine.load_test import load_test
 from factory_sim.errors import CapacityError, ScenarioError
 from factory_sim.inputs.prices import price_book
-from factory_sim.inputs.scenario import Slo, System
+from factory_sim.inputs.services import Slo, System
 from factory_sim.model.serving import serving_system
 from factory_sim.model.workload import length_model, rate_shape
 from factory_sim.units import DAY_S, HOUR_S, MILLION

@@ -8,7 +8,7 @@ import pytest
 
 from factory_sim.engine.resolve import planned_system
 from factory_sim.errors import ProfileError
-from factory_sim.inputs.scenario import System
+from factory_sim.inputs.services import System
 
 SYSTEM = {"gpu": "h200", "engine": "vllm", "precision": "fp8", "parallelism": "tp4"}
 

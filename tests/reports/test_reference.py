@@ -8,7 +8,8 @@ from jsonschema import Draft202012Validator
 
 from factory_sim.errors import ScenarioError
 from factory_sim.inputs.overrides import load_scenario, scenario_yaml
-from factory_sim.inputs.scenario import Demand, Scenario
+from factory_sim.inputs.scenario import Scenario
+from factory_sim.inputs.traffic import Demand
 from factory_sim.reports import reference
 from factory_sim.results.figures import UNITS
 

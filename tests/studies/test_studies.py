@@ -9,7 +9,7 @@ import pytest
 from factory_sim.engine.resolve import resolve
 from factory_sim.errors import RunError, ScenarioError
 from factory_sim.inputs.overrides import parse_scenario
-from factory_sim.inputs.scenario import Slo, System
+from factory_sim.inputs.services import Slo, System
 from factory_sim.results.run import run
 from factory_sim.studies.capacity import capacity
 from factory_sim.studies.compare import compare

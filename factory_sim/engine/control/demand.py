@@ -11,7 +11,7 @@ import numpy as np
 
 from factory_sim.errors import TraceError
 from factory_sim.inputs import workloads
-from factory_sim.inputs.scenario import Churn, Demand, Growth, Segment
+from factory_sim.inputs.traffic import Churn, Demand, Growth, Segment
 from factory_sim.model.workload import rate_shape
 from factory_sim.units import DAY_S, HOUR_S, WEEK_S, YEAR_S
 

@@ -4,8 +4,9 @@ import simpy
 
 from factory_sim.engine.control.service import Service
 from factory_sim.engine.journal import Journal
-from factory_sim.inputs.operations import Launch, PriceChange, Retirement, Spike
+from factory_sim.inputs.events import PriceChange, Retirement, Spike
 from factory_sim.inputs.scenario import Scenario
+from factory_sim.inputs.training_jobs import Launch
 from factory_sim.units import DAY_S, HOUR_S
 
 

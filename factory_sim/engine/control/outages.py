@@ -6,7 +6,8 @@ import simpy
 from factory_sim.engine.control.service import Kind, Place, Service
 from factory_sim.engine.journal import Journal
 from factory_sim.inputs import catalog
-from factory_sim.inputs.operations import Breakdown, Outages
+from factory_sim.inputs.events import Breakdown
+from factory_sim.inputs.operations import Outages
 from factory_sim.inputs.scenario import Scenario
 from factory_sim.model.outages import FailureKind, instances_hit, unit_gpus
 from factory_sim.units import HOUR_S

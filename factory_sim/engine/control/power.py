@@ -11,7 +11,8 @@ from factory_sim.engine.journal import Journal
 from factory_sim.engine.watts import host_watts, idle_watts, nameplate_watts
 from factory_sim.errors import ScenarioError
 from factory_sim.inputs.calendar_rules import gpus_held
-from factory_sim.inputs.operations import Cooling, Curtailment, HeatWave, PowerCap
+from factory_sim.inputs.events import Curtailment, HeatWave
+from factory_sim.inputs.operations import Cooling, PowerCap
 from factory_sim.inputs.reliability import operation
 from factory_sim.inputs.scenario import Scenario, Site
 from factory_sim.units import DAY_S, HOUR_S, MEGAWATT_W

@@ -7,8 +7,10 @@ import simpy
 
 from factory_sim.engine.control.service import SPOT, Kind, Service
 from factory_sim.engine.journal import Journal
-from factory_sim.inputs.operations import Delivery, Maintenance, Move, Upgrade
-from factory_sim.inputs.scenario import Scenario, Stage
+from factory_sim.inputs.events import Delivery, Move, Upgrade
+from factory_sim.inputs.operations import Maintenance
+from factory_sim.inputs.scenario import Scenario
+from factory_sim.inputs.services import Stage
 from factory_sim.units import DAY_S, HOUR_S, MINUTE_S
 
 

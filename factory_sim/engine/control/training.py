@@ -15,9 +15,10 @@ from factory_sim.engine.stage_pool import COUNTS
 from factory_sim.engine.watts import host_watts, idle_watts, nameplate_watts, training_watts
 from factory_sim.errors import FactorySimError, ScenarioError
 from factory_sim.inputs import catalog
-from factory_sim.inputs.operations import Rollouts, TrainingJob
 from factory_sim.inputs.reliability import operation
-from factory_sim.inputs.scenario import Scenario, System
+from factory_sim.inputs.scenario import Scenario
+from factory_sim.inputs.services import System
+from factory_sim.inputs.training_jobs import Rollouts, TrainingJob
 from factory_sim.model import training as laws
 from factory_sim.model.outages import failure_kinds, interruptions_per_s
 from factory_sim.model.serving import decode_steps

@@ -9,7 +9,7 @@ from bed import another, play, same, scenario
 
 from factory_sim.engine.control.demand import Backlog, DemandState, adopted, growth, rate_series, spike_factor, willing
 from factory_sim.errors import ScenarioError, TraceError
-from factory_sim.inputs.scenario import Churn, Demand, Growth, Segment
+from factory_sim.inputs.traffic import Churn, Demand, Growth, Segment
 from factory_sim.units import DAY_S, HOUR_S, WEEK_S
 
 

@@ -6,7 +6,7 @@ from bed import play, scenario, system
 
 from factory_sim.engine.control.training import _progress, roll_out
 from factory_sim.errors import ScenarioError
-from factory_sim.inputs.operations import Rollouts
+from factory_sim.inputs.training_jobs import Rollouts
 from factory_sim.model import training as laws
 from factory_sim.units import DAY_S, HOUR_S
 

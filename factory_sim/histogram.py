@@ -19,8 +19,8 @@ BINS_PER_OCTAVE = 70
 ZERO_BIN = -(2**31)
 """Holds exact zeros, below every other bin: halving a latency never arrives here."""
 
-_EDGES = np.exp2(np.arange(BINS_PER_OCTAVE + 1) / BINS_PER_OCTAVE)
-_EDGES[-1] = 2.0
+EDGES = np.exp2(np.arange(BINS_PER_OCTAVE + 1) / BINS_PER_OCTAVE)
+EDGES[-1] = 2.0
 
 
 def bin_of(values) -> np.ndarray:
@@ -33,7 +33,7 @@ def bin_of(values) -> np.ndarray:
     if values.size and not (np.isfinite(values).all() and values.min() >= 0):
         raise ValueError("a histogram takes finite values >= 0; leave out what is undefined before adding")
     mantissa, exponent = np.frexp(values)
-    within = np.searchsorted(_EDGES, 2 * mantissa, side="right") - 1
+    within = np.searchsorted(EDGES, 2 * mantissa, side="right") - 1
     bins = BINS_PER_OCTAVE * (exponent.astype(np.int64) - 1) + within
     return np.where(values == 0, ZERO_BIN, bins).astype(np.int32)
 
@@ -43,7 +43,7 @@ def lower_edge(bins) -> np.ndarray:
     bins = np.asarray(bins, dtype=np.int64)
     octave, within = np.divmod(bins, BINS_PER_OCTAVE)
     known = bins > ZERO_BIN + 1  # the upper edge of ZERO_BIN is asked for as ZERO_BIN + 1
-    return np.where(known, np.ldexp(_EDGES[within], np.where(known, octave, 0).astype(np.int32)), 0.0)
+    return np.where(known, np.ldexp(EDGES[within], np.where(known, octave, 0).astype(np.int32)), 0.0)
 
 
 def histogram(values, weights=None) -> pd.DataFrame:

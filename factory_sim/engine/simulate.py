@@ -18,6 +18,7 @@ from factory_sim.engine.control.serving import Counter, Group, serve
 from factory_sim.engine.control.training import Job, train
 from factory_sim.engine.control.user_policy import user_policy
 from factory_sim.engine.journal import Journal
+from factory_sim.engine.parts import linked
 from factory_sim.engine.requests import pool_options
 from factory_sim.engine.resolve import ResolvedService, ResolvedStage
 from factory_sim.engine.rows import window_facts
@@ -42,7 +43,8 @@ def simulate(
     policies: Policies | None = None,
     allow_code: bool = False,
 ) -> Journal:
-    """Play one replication and return its journal. Replications share nothing and may run side by side.
+    """Play one replication and return its journal. Replications share nothing and may run side by side, and so may the
+    parts of one (`parts.independent`): `services` are all of the scenario's, or those of one part.
 
     `policies`: the caller's own autoscalers by name, functions of (View, Autoscaler) that return a number of instances.
     `allow_code`: scenarios may name `file.py:function`. Raises SimulationStopped, with the journal so far marked
@@ -62,14 +64,22 @@ class Factory:
         self.policies, self.workers = policies, []
         self.pools: dict[tuple[str, str, float], StagePool] = {}
         self.places = {name: Place(self.env, name, pue=site.pue) for name, site in scenario.places.items()}
-        self.groups = [Group([], Pulse(self.env)) for _ in _linked(scenario)]
         self.services: dict[str, Service] = {}
         resolved = {service.name: service for service in services}
-        for group, names in zip(self.groups, _linked(scenario)):
+        together = [names for names in linked(scenario) if names[0] in resolved]
+        self.groups = [Group([], Pulse(self.env)) for _ in together]
+        for group, names in zip(self.groups, together):
             for name in names:
                 self.services[name] = self._service(resolved[name], group.pulse)
                 group.services.append(self.services[name])
-        self.jobs = {name: Job(self.env, name, spec) for name, spec in scenario.training.items()}
+        first = next(iter(scenario.services)) in resolved
+        here = {scenario.services[name].site for name in resolved}
+        served = {service.site for service in scenario.services.values()}
+        self.jobs = {
+            name: Job(self.env, name, spec)
+            for name, spec in scenario.training.items()
+            if spec.site in here or (first and spec.site not in served)
+        }
         self.pulse_of = {service.name: group.pulse for group in self.groups for service in group.services}
 
     def play(self) -> Journal:
@@ -217,7 +227,10 @@ class Factory:
         """The events of the scenario's calendar."""
         env, scenario, journal = self.env, self.scenario, self.journal
         for number, event in enumerate(scenario.events):
-            service = self.services.get(getattr(event, "service", None) or "")
+            named = getattr(event, "service", None)
+            if named and named not in self.services:
+                continue
+            service = self.services.get(named or "")
             other = self.services.get(getattr(event, "to", None) or "")
             if event.kind == "spike":
                 env.process(spike(env, service, event, scenario, journal))
@@ -243,6 +256,8 @@ class Factory:
             return
         place = self.places[event.site]
         there = [each for each in self.services.values() if each.place is place]
+        if not there:
+            return
         self.env.process(site_breakdown(self.env, place, there, event, self.scenario, self.journal))
 
     def _weather(self, event) -> None:
@@ -288,37 +303,6 @@ def _weekly(rhythm, offset_h: float) -> Callable[[float, float], float]:
         return known[span]
 
     return relative
-
-
-def _linked(scenario: Scenario) -> list[list[str]]:
-    """Names of services by group: those that share a site with a limited or variable supply, or demand, go together."""
-    groups = {name: {name} for name in scenario.services}
-
-    def join(first: str, second: str) -> None:
-        merged = groups[first] | groups[second]
-        for name in merged:
-            groups[name] = merged
-
-    for name, service in scenario.services.items():
-        if service.overflow:
-            join(name, service.overflow.to)
-        site = scenario.places[service.site]
-        called = any(
-            event.kind in ("curtailment", "heat_wave") and event.site == service.site for event in scenario.events
-        )
-        if site.cooling or (site.power and site.power.mw) or called:
-            for other, spec in scenario.services.items():
-                if spec.site == service.site:
-                    join(name, other)
-    for event in scenario.events:
-        if event.kind == "retirement" and event.to:
-            join(event.service, event.to)
-    found, done = [], set()
-    for name in scenario.services:
-        if name not in done:
-            found.append([other for other in scenario.services if other in groups[name]])
-            done |= groups[name]
-    return found
 
 
 def _list_price(scenario: Scenario, service: str) -> float | None:

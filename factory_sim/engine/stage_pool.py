@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from factory_sim.engine import leavers
 from factory_sim.engine.facts import Facts
 from factory_sim.engine.journal import Journal
 from factory_sim.engine.kernel import Pool, Requests
 from factory_sim.engine.requests import drawn_requests
 from factory_sim.engine.warm_start import in_progress
 from factory_sim.engine.watts import idle_watts, window_joules, worker_kinds
-from factory_sim.histogram import bin_of
 from factory_sim.inputs import catalog
 from factory_sim.inputs.scenario import Sampling
 from factory_sim.inputs.services import Slo
@@ -35,8 +35,6 @@ COUNTS = (
 )  # fmt: skip
 """Values of a window that are rates per instance and second; the others are time averages."""
 AVERAGES = ("busy", "input_time", "output_time", "decode_sequences", "in_system")
-BEGUN = (2, 3, 4)
-"""Statuses of requests that may have been served in part: timed out, lost, cancelled."""
 SAME_LOAD = 1e-6
 """Loads that differ by less than this fraction are the same load."""
 
@@ -88,7 +86,7 @@ class StagePool:
 
     def __post_init__(self) -> None:
         self.pool = Pool([(self.system, self.kept)], router=self.router, **self.pool_options)
-        self.seeds = np.zeros(0, np.int64)
+        self.seeded = np.zeros(0, np.bool_)  # by id of the request
         self.cached = bool(self.pool_options.get("prefix_cache"))
         self.reasoning = np.zeros(0, np.int64)  # tokens by id of the request; empty without reasoning
         self.clock_s = 0.0
@@ -173,12 +171,14 @@ class StagePool:
     def _seed(self, missing: int) -> None:
         """Add requests in the middle of their answers, so that a higher load starts near its steady state."""
         requests = in_progress(self.rng, self.lengths, self.system, missing, self.clock_s)
-        self.seeds = np.append(self.seeds, self.offer(requests))
+        ids = self.offer(requests)
+        self.seeded[ids] = True
 
     def offer(self, requests: Requests) -> np.ndarray:
         """Give requests to the pool; returns their ids."""
         ids = self.pool.offer(requests)
         self.played_requests += len(requests)
+        self.seeded = np.append(self.seeded, np.zeros(len(ids), np.bool_))
         if self.mix.reasoning is not None:
             tokens = requests.reasoning_tokens
             self.reasoning = np.append(self.reasoning, np.zeros(len(ids), np.int64) if tokens is None else tokens)
@@ -188,46 +188,37 @@ class StagePool:
         times = arrival_times(self.rng, rate * self.kept / share, duration_s, self.burstiness, share=share)
         self.offer(drawn_requests(self.rng, self.mix, self.system, self.clock_s + times, cached=self.cached))
 
-    def collect(self) -> dict[str, np.ndarray]:
+    def collect(self) -> np.ndarray:
         """Take the requests that left since the last call, and add them to the totals of the conservation checks."""
-        done = self.pool.finished()
-        self.sojourn_s += float((done["finish_s"] - done["arrival_s"]).sum())
-        completed, begun = done["status"] == 0, np.isin(done["status"], BEGUN)
-        self.tokens_left["isl_completed"] += int(done["isl"][completed].sum())
-        self.tokens_left["isl_partial"] += int(done["isl"][begun].sum())
-        self.tokens_left["osl_emitted"] += int(done["output_tokens"].sum())
+        done = self.pool.finished_rows()
+        left = leavers.totals(done)
+        self.sojourn_s += left.sojourn_s
+        self.tokens_left["isl_completed"] += left.isl_completed
+        self.tokens_left["isl_partial"] += left.isl_partial
+        self.tokens_left["osl_emitted"] += left.osl_emitted
         return done
 
-    def facts(self, rate: float, window_s: float, before: dict, after: dict, done: dict) -> Facts:
+    def facts(self, rate: float, window_s: float, before: dict, after: dict, done: np.ndarray) -> Facts:
+        """What a window says that was played at `rate`, from the pool's counters around it and those who left in it."""
         scale = 1.0 / (self.kept * window_s)
-        ok = (done["status"] == 0) & ~np.isin(done["id"], self.seeds)
-        ttft = (done["first_token_s"] - done["arrival_s"])[ok] * self.ttft_error
-        e2e = (done["finish_s"] - done["arrival_s"])[ok]
-        gaps = np.maximum(done["osl"][ok] - 1, 0)
-        tpot = (done["finish_s"] - done["first_token_s"])[ok] / np.maximum(gaps, 1)
-        kept_promise = (ttft <= self.slo.ttft_p95_s) & ((tpot <= self.slo.tpot_p95_s) | (gaps == 0))
+        reasons = self.mix.reasoning is not None
+        promise = (self.slo.ttft_p95_s, self.slo.tpot_p95_s)
+        found = leavers.answered(done, self.seeded, self.ttft_error, *promise, reasons)
         difference = {name: np.asarray(after[name]) - np.asarray(before[name]) for name in after}
         values = self._values(difference, scale, window_s)
-        values["requests_within_slo"] = float(kept_promise.sum()) * scale
-        measured = {"ttft": ttft, "tpot": tpot[gaps > 0], "e2e": e2e}
-        if self.mix.reasoning is not None:
-            # the error of TTFT beyond the step times holds for the way to the first token only
-            to_answer = done["first_answer_s"][ok] - done["first_token_s"][ok]
-            measured["time_to_first_answer_token"] = ttft + to_answer
-            values["reasoning_tokens"] = values["output_tokens"] * self._reasoning_share(done, ok)
-        latency = {}
+        values["requests_within_slo"] = found.within_slo * scale
+        if reasons:
+            values["reasoning_tokens"] = values["output_tokens"] * self._reasoning_share(done[found.which])
         number = self.journal.next_window()
-        for metric, seconds in measured.items():
-            bins, counts = np.unique(bin_of(seconds), return_counts=True)
-            latency[metric] = (bins, counts * scale)
-            self.journal.latency.append((number, metric, *latency[metric]))
-        self._keep_sample(number, done, ok, ttft, tpot, e2e)
+        latency = {metric: (bins, counts * scale) for metric, (bins, counts) in found.latency.items()}
+        self.journal.latency += [(number, metric, *histogram) for metric, histogram in latency.items()]
+        self._keep_sample(number, done, found.which)
         return Facts(number, rate, values, latency)
 
-    def _reasoning_share(self, done: dict, ok: np.ndarray) -> float:
-        """Share of reasoning in the output tokens of the requests that were answered in a window."""
-        tokens = int(done["osl"][ok].sum())
-        return float(self.reasoning[done["id"][ok]].sum()) / tokens if tokens else 0.0
+    def _reasoning_share(self, done: np.ndarray) -> float:
+        """Share of reasoning in the output tokens of answered requests."""
+        tokens = int(done["osl"].sum())
+        return float(self.reasoning[done["id"]].sum()) / tokens if tokens else 0.0
 
     def _values(self, difference: dict, scale: float, window_s: float) -> dict[str, float]:
         """Counts and shares of a window, per instance and second; `difference` holds the pool's counters over it."""
@@ -300,23 +291,14 @@ class StagePool:
             ),
         }
 
-    def _keep_sample(self, number, done, ok, ttft, tpot, e2e) -> None:
-        rows = np.flatnonzero(ok)
-        if len(rows) == 0:
+    def _keep_sample(self, number: int, done: np.ndarray, which: np.ndarray) -> None:
+        """Keep every n-th of the answered requests, about `sample_rows` of them."""
+        if len(which) == 0:
             return
-        every = max(len(rows) // self.sample_rows, 1)
-        pick = np.arange(0, len(rows), every)
-        self.journal.samples.append(
-            pd.DataFrame(
-                {
-                    "window": number,
-                    "arrival_s": done["arrival_s"][rows[pick]],
-                    "isl": done["isl"][rows[pick]],
-                    "osl": done["osl"][rows[pick]],
-                    "cached_tokens": done["cached_tokens"][rows[pick]],
-                    "ttft_s": ttft[pick],
-                    "tpot_s": tpot[pick],
-                    "e2e_s": e2e[pick],
-                }
-            )
-        )
+        rows = done[which[:: max(len(which) // self.sample_rows, 1)]]
+        columns = {name: rows[name].copy() for name in ("arrival_s", "isl", "osl", "cached_tokens")}
+        ttft_s, decode_s = rows["first_token_s"] - rows["arrival_s"], rows["finish_s"] - rows["first_token_s"]
+        columns["ttft_s"] = ttft_s * self.ttft_error
+        columns["tpot_s"] = decode_s / np.maximum(rows["osl"] - 1, 1)
+        columns["e2e_s"] = rows["finish_s"] - rows["arrival_s"]
+        self.journal.samples.append(pd.DataFrame({"window": number} | columns))

@@ -11,6 +11,7 @@ from factory_sim.engine.control.autoscaler import check_policies
 from factory_sim.engine.control.power import check_power
 from factory_sim.engine.journal import Journal
 from factory_sim.engine.journal import tables as journal_tables
+from factory_sim.engine.parts import independent, joined
 from factory_sim.engine.replay import is_finite, replay
 from factory_sim.engine.resolve import resolve
 from factory_sim.engine.simulate import simulate
@@ -77,17 +78,21 @@ def run(
     count = scenario.simulation.replications
     progress(f"{scenario.name}: playing {count} replications of {scenario.duration_days:g} days")
     play = replay if is_finite(scenario) else partial(_until_stopped, policies=policies, allow_code=allow_code)
-    journals = side_by_side(lambda replication: play(scenario, services, replication), range(count), threads)
+    parts = [tuple(s for s in services if s.name in names) for names in independent(scenario)]
+    played = side_by_side(
+        lambda turn: play(scenario, turn[1], turn[0]), [(r, part) for r in range(count) for part in parts], threads
+    )
+    journals = [joined(played[r * len(parts) : (r + 1) * len(parts)]) for r in range(count)]
     tables = journal_tables(journals) | {"draws": draws(services)}
     profiles = {s.system.name: s.system.profile for service in services for s in service.stages}
     origins = provenance(scenario, profiles)
     stopped = next((journal for journal in journals if journal.incomplete), None)
     if stopped is not None:
         raise SimulationStopped(stopped.incomplete, stopped, _unfinished(scenario, tables, stopped.incomplete, origins))
-    played = int(tables["audits"]["arrived"].sum()) + sum(
+    requests = int(tables["audits"]["arrived"].sum()) + sum(
         s.curve.requests_played for r in services for s in r.stages if s.curve
     )
-    progress(f"{scenario.name}: {played:,} requests played; pricing and checking")
+    progress(f"{scenario.name}: {requests:,} requests played; pricing and checking")
     tables["postings"], drawn = _postings(scenario, with_plan_facts(tables["windows"], tables, scenario.money))
     tables["series"] = series(tables, drawn)
     tables["replications"] = replications(tables, drawn)

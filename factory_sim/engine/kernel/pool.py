@@ -493,10 +493,16 @@ class Pool:
         (0 completed, 1 rejected, 2 timed out, 3 lost, 4 cancelled), preemptions, attempts, output_tokens (those that
         came out in the last attempt: osl if completed).
         """
-        self._empty_finished()
-        rows = np.concatenate(self._left) if self._left else np.zeros(0, FINISHED)
-        self._left = []
+        rows = self.finished_rows()
         return {name: np.ascontiguousarray(rows[name]) for name in FINISHED.names}
+
+    def finished_rows(self) -> np.ndarray:
+        """The same as one array of records."""
+        self._empty_finished()
+        left = self._left or [np.zeros(0, FINISHED)]
+        rows = left[0] if len(left) == 1 else np.concatenate(left)
+        self._left = []
+        return rows
 
     # -- reports and control -----------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from factory_sim.histogram import EDGES, BINS_PER_OCTAVE, ZERO_BIN
+from factory_sim.histogram import BINS_PER_OCTAVE, EDGES, ZERO_BIN
 
 _OCTAVES = 60
 """Latencies from 2**-60 s to 2**60 s have bins; a latency beyond is none."""

@@ -53,7 +53,8 @@ def test_every_edge_of_an_octave_falls_into_the_bin_that_it_opens():
     rows["osl"], rows["finish_s"] = 1, values
     bins, counts = leavers.answered(rows, np.zeros(1, bool), 1.0, 1.0, 1.0, False).latency["e2e"]
     expected, number = np.unique(bin_of(values), return_counts=True)
-    assert bins.tolist() == expected.tolist() and counts.tolist() == number.tolist()
+    assert bins.tolist() == expected.tolist()
+    assert counts.tolist() == number.tolist()
 
 
 def test_totals_add_up():
@@ -61,7 +62,8 @@ def test_totals_add_up():
     left = leavers.totals(rows)
     done, begun = rows["status"] == 0, rows["status"] >= 2
     assert left.sojourn_s == pytest.approx((rows["finish_s"] - rows["arrival_s"]).sum(), rel=1e-12)
-    assert left.isl_completed == rows["isl"][done].sum() and left.isl_partial == rows["isl"][begun].sum()
+    assert left.isl_completed == rows["isl"][done].sum()
+    assert left.isl_partial == rows["isl"][begun].sum()
     assert left.osl_emitted == rows["output_tokens"].sum()
 
 

@@ -1,51 +1,75 @@
-"""Independent services on two cores: the kernel and a whole run, on one thread and on two.
+"""Independent services on two cores: the kernel alone, and a whole run, on one thread and on two.
 
     python benchmarks/two_cores.py [--requests N]
 
-Wall seconds, best of three, in turns. The run's serial part (load test of the stages, ledger, figures) is told apart.
+Wall seconds, best of five, in turns; nothing else should be running. The run has two services of one replication; its
+load tests, ledger and figures are serial, so what is timed of it is the playing.
 """
 
 import argparse
 import time
-from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
-from kernel import LOAD, REPLICAS, capacity_per_s, system
+from kernel_cases import plain
 
-from factory_sim.engine.kernel import Pool, Requests
-from factory_sim.model.workload import length_model
-from factory_sim.streams import stream
+from factory_sim.engine.parts import independent
+from factory_sim.engine.resolve import resolve
+from factory_sim.engine.simulate import simulate
+from factory_sim.engine.threads import side_by_side
+from factory_sim.inputs.overrides import parse_scenario
 
 
-def pools(n: int, count: int = 2) -> list[Pool]:
-    """Pools with requests of their own, not yet played."""
-    made = []
-    for number in range(count):
-        rng = stream(1, "two cores", str(number))
-        isl, osl = length_model("azure2023_conv").sample(rng, n)
-        rate_per_s = LOAD * capacity_per_s(isl, osl)
-        pool = Pool([(system(), REPLICAS)])
-        pool.offer(Requests(np.cumsum(rng.exponential(1 / rate_per_s, n)), isl, osl))
-        made.append(pool)
-    return made
+def scenario(days: float):
+    """Two like services with a site each, every request played."""
+    service = {
+        "model": "Llama-3.1-70B", "slo": {"ttft_p95_s": 4, "tpot_p95_s": 0.05},
+        "traffic": {"lengths": "azure2023_conv", "demand": {"load": 0.8}},
+        "stages": [{
+            "name": "h200", "from_day": 0, "replicas": 4,
+            "system": {"gpu": "h200", "engine": "vllm", "precision": "fp8", "parallelism": "tp2"},
+            "change": {"kind": "initial", "duration_days": 0},
+        }],
+    }  # fmt: skip
+    return parse_scenario({
+        "name": "two-cores", "seed": 5, "start": "2026-07-06T00:00:00+00:00", "duration_days": days,
+        "site": {"gpus": 16}, "services": {"chat": service, "code": service},
+        "money": {"plans": {"all": {
+            "input_usd_per_million": 0.4, "output_usd_per_million": 0.4, "source": "guess", "as_of": "2026-07-01",
+        }}},
+        "simulation": {"replications": 1, "profile_error": False, "sampling": {"mode": "whole"}},
+    })  # fmt: skip
 
 
 def kernel_s(n: int, threads: int) -> float:
-    """Wall seconds to drain two pools."""
-    made = pools(n)
-    with ThreadPoolExecutor(threads) as pool:
-        start = time.perf_counter()
-        list(pool.map(lambda each: each.drain(), made))
-        return time.perf_counter() - start
+    """Wall seconds to drain two pools of n requests each."""
+    pools = [plain(n, f"pool {number}").pool() for number in range(2)]
+    start = time.perf_counter()
+    side_by_side(lambda pool: pool.drain(), pools, threads)
+    return time.perf_counter() - start
+
+
+def run_s(spec, services, threads: int) -> float:
+    """Wall seconds to play the parts of a scenario."""
+    parts = [tuple(s for s in services if s.name in names) for names in independent(spec)]
+    assert len(parts) == 2
+    start = time.perf_counter()
+    side_by_side(lambda part: simulate(spec, part, 0), parts, threads)
+    return time.perf_counter() - start
 
 
 def main() -> None:
+    """Print a line each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--requests", type=int, default=1_000_000)
+    parser.add_argument("--requests", type=int, default=2_000_000)
     n = parser.parse_args().requests
-    kernel_s(1000, 1)
-    one, two = zip(*((kernel_s(n, 1), kernel_s(n, 2)) for _ in range(3)))
-    print(f"kernel, two pools of {n:,}: {min(one):.2f} s on one thread, {min(two):.2f} s on two: {min(one)/min(two):.2f} times")
+    spec = scenario(n / 1e6)
+    services = resolve(spec)
+    for name, play in (
+        (f"kernel, two pools of {n:,} requests", lambda threads: kernel_s(n, threads)),
+        (f"two services, {spec.duration_days:g} days", lambda threads: run_s(spec, services, threads)),
+    ):
+        play(1)
+        one, two = zip(*((play(1), play(2)) for _ in range(5)))
+        print(f"{name:44s} {min(one):6.2f} s on one thread, {min(two):6.2f} s on two: {min(one) / min(two):.2f} times")
 
 
 if __name__ == "__main__":

@@ -33,7 +33,6 @@ def run(
     ] = False,
 ) -> None:
     """Play a scenario, price it, check the laws, write the run folder and print the results by week and stage."""
-    from factory_sim.errors import FactorySimError, SimulationStopped
     from factory_sim.inputs.overrides import load_scenario
     from factory_sim.inputs.provenance import digest
     from factory_sim.results.store import check_free
@@ -43,41 +42,51 @@ def run(
     folder = out or Path("runs") / f"{loaded.name}-{digest(loaded)}"
     check_free(folder, force=force)
 
-    from factory_sim.results.run import run as play
-
     def progress(message: str) -> None:
         if not quiet:
             print(message, file=sys.stderr, flush=True)
 
-    try:
-        result = play(loaded, progress=progress, allow_code=allow_code)
-    except SimulationStopped as stopped:
-        kept = folder.with_name(f"{folder.name}.incomplete") if folder.exists() else folder
-        _write(kept, stopped.run, force=force)
-        stopped.args = (f"{scenario}: {stopped}; what was played before is in {kept}, marked incomplete",)
-        raise
-    except FactorySimError as error:
-        error.args = (f"{scenario}: {error}", *error.args[1:])
-        raise
+    result = _played(scenario, loaded, folder, force, progress=progress, allow_code=allow_code)
     _write(folder, result, force=force, charts=None if no_charts else lambda charts: _draw(result, charts))
     if as_json:
         sys.stdout.buffer.write((folder / "summary.json").read_bytes())
         sys.stdout.flush()
     else:
-        from rich.console import Console
-
-        from factory_sim.ledger.bands import one_sided
-        from factory_sim.reports.tables import run_report
-
-        Console(highlight=False).print(run_report(result.summary))
-        note = one_sided(loaded.money, sorted(set(result.tables["windows"]["gpu"])))
-        if note:
-            print(note)
+        _print_report(result)
     progress(f"run folder: {folder}")
     failed = [check["check"] for check in result.summary["checks"] if not check["ok"]]
     if failed:
         print(f"error: laws broken: {', '.join(failed)} (details in {folder / 'summary.json'})", file=sys.stderr)
         raise typer.Exit(1)
+
+
+def _played(file: Path, loaded, folder: Path, force: bool, **options):
+    """The run; of one that is stopped on the way, what was played is written before the error goes on."""
+    from factory_sim.errors import FactorySimError, SimulationStopped
+    from factory_sim.results.run import run as play
+
+    try:
+        return play(loaded, **options)
+    except SimulationStopped as stopped:
+        kept = folder.with_name(f"{folder.name}.incomplete") if folder.exists() else folder
+        _write(kept, stopped.run, force=force)
+        stopped.args = (f"{file}: {stopped}; what was played before is in {kept}, marked incomplete",)
+        raise
+    except FactorySimError as error:
+        error.args = (f"{file}: {error}", *error.args[1:])
+        raise
+
+
+def _print_report(result) -> None:
+    from rich.console import Console
+
+    from factory_sim.ledger.bands import one_sided
+    from factory_sim.reports.tables import run_report
+
+    Console(highlight=False).print(run_report(result.summary))
+    note = one_sided(result.scenario.money, sorted(set(result.tables["windows"]["gpu"])))
+    if note:
+        print(note)
 
 
 def compare(

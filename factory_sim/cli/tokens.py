@@ -23,6 +23,17 @@ def _duration_s(text: str) -> float:
     return float(match[1]) * _SECONDS[match[2] or "s"]
 
 
+def _check(pages_as: str, amounts: dict[str, float]) -> None:
+    """Raise ScenarioError for an option out of its range."""
+    from factory_sim.errors import ScenarioError
+
+    if pages_as not in ("text", "image", "both"):
+        raise ScenarioError(f"--pages-as {pages_as}: use text, image or both")
+    for name, value in amounts.items():
+        if not 0 <= value < float("inf"):
+            raise ScenarioError(f"--{name} {value}: give a number of at least 0")
+
+
 def tokens(
     text: Annotated[list[Path], typer.Option("--text", metavar="FILE", help="Text file (UTF-8); often.")] = [],  # noqa: B006
     words: Annotated[float, typer.Option("--words", help="Words of text.")] = 0.0,
@@ -55,17 +66,7 @@ def tokens(
     from factory_sim.inputs.list_prices import list_price as look_up
     from factory_sim.model import tokenization
 
-    if pages_as not in ("text", "image", "both"):
-        raise ScenarioError(f"--pages-as {pages_as}: use text, image or both")
-    for name, value in (
-        ("words", words),
-        ("pages", pages),
-        ("bases", bases),
-        ("samples", samples),
-        ("out-words", out_words),
-    ):
-        if not 0 <= value < float("inf"):
-            raise ScenarioError(f"--{name} {value}: give a number of at least 0")
+    _check(pages_as, {"words": words, "pages": pages, "bases": bases, "samples": samples, "out-words": out_words})
     rules = tokenization.family(family)
     content = Content(
         words=words, pages=pages, pages_as=pages_as, images=tuple(image), audio_s=_duration_s(audio) if audio else 0.0,

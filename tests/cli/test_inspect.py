@@ -53,4 +53,4 @@ def test_unusable_file_is_an_error_with_its_reason(tmp_path):
 @pytest.mark.parametrize("folder", ["vllm", "sglang", "guidellm", "inference-perf", "genai-perf", "litellm"])
 def test_json_is_strict(folder):
     result = run(DATA / folder, "--json")
-    json.loads(result.stdout, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
+    assert json.loads(result.stdout, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))

@@ -55,6 +55,7 @@ def statement(
         "unit_costs": books.unit_costs_by_period(found, period),
         "margins": books.margins(found),
         "units": books.units(found, **each),
+        "outputs": books.outputs(found),
         "cost_against_load": books.load_curve(found),
     }
     figures = books.key_figures(found, margin)
@@ -76,6 +77,7 @@ def statement(
     _print_wide("cost of tokens, USD", tables["unit_costs"].set_index("period")[list(names)].rename(columns=names).T)
     _print_margins(tables["margins"])
     _print_units(tables["units"])
+    _print_outputs(tables["outputs"])
     _print_load(tables["cost_against_load"])
     print()
     for name, value in figures.items():
@@ -140,6 +142,15 @@ def _print_units(table) -> None:
     print("\n" + f"{'a unit, USD':46}" + "".join(f"{head:>18}" for head in heads))
     for row in table.itertuples():
         numbers = (row.input_tokens, row.output_tokens, row.cost_usd, row.revenue_usd, row.margin_usd)
+        print(f"{row.unit:46}" + "".join(f"{short(number):>18}" for number in numbers))
+
+
+def _print_outputs(table) -> None:
+    if not len(table):
+        return
+    print("\n" + f"{'an output, USD':46}" + "".join(f"{head:>18}" for head in ("made", "cost", "revenue", "margin")))
+    for row in table.itertuples():
+        numbers = (row.count, row.cost_usd, row.revenue_usd, row.margin_usd)
         print(f"{row.unit:46}" + "".join(f"{short(number):>18}" for number in numbers))
 
 

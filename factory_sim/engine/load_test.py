@@ -13,6 +13,7 @@ from scipy.optimize import isotonic_regression
 from factory_sim.engine.kernel import Pool
 from factory_sim.engine.requests import drawn_requests
 from factory_sim.engine.warm_start import in_progress
+from factory_sim.model.generation import GenerationSystem
 from factory_sim.model.serving import ServingSystem
 from factory_sim.model.workload import LengthModel, RequestMix, arrival_times
 from factory_sim.streams import stream
@@ -21,6 +22,8 @@ LOADS = (0.3, 0.5, 0.65, 0.77, 0.87, 0.95, *(1.03 * 1.08**step for step in range
 """Loads of the test over the fluid estimate of what the promise allows; it ends well before the last."""
 MOST_REQUESTS = 60_000
 """Requests of one load beyond which its window is cut short."""
+WINDOW_RESIDENCES = 5.0
+"""A load is counted for so many times as long as a request stays, after one such time of warming up."""
 UNSTABLE = 0.15
 """Growth of the number in the system over a window, relative to it, at which the load does not settle."""
 
@@ -115,19 +118,38 @@ class FluidModel:
         return self.isl * per_token + self.pairs * worker.step.pair_s
 
 
+@dataclass(frozen=True)
+class BatchModel:
+    """Mean-field model of a server of images or videos: full batches of the fastest size, one after the other."""
+
+    system: GenerationSystem
+
+    def rate_per_s(self, _limit_s: float) -> float:
+        """Most outputs a second, whatever the promise."""
+        latency_s = self.system.workers[0].step.base_s
+        return float(np.max(np.arange(1, len(latency_s)) / latency_s[1:]))
+
+    def number_at(self, rate_per_s: float) -> float:
+        """Requests at the server, each there for half a batch of waiting and one of its own."""
+        return 1.5 * rate_per_s * float(self.system.workers[0].step.base_s[-1])
+
+
 def load_test(
     system: ServingSystem, lengths: LengthModel, tpot_limit_s: float, *, router: str, seed: int, sequences: int = 600,
     mix: RequestMix | None = None, options: dict | None = None,
 ) -> LatencyCurve:  # fmt: skip
     """Play rising loads through the kernel and return the latency curve of one instance.
 
-    `tpot_limit_s` sets the range of loads (from 0.2 to about 1.5 times the fluid estimate at that limit; the test ends
+    Of images and videos TTFT is the time to the output and TPOT zero. `tpot_limit_s` sets the range of loads (from 0.2 to about 1.5 times the fluid estimate at that limit; the test ends
     once TPOT is far beyond it or a load does not settle). `sequences` is about how many are kept running. `mix` tells what the
     requests are like beside `lengths`, `options` how the kernel's pool schedules them.
     """
     rng, mix, options = stream(seed, "load_test", system.name), mix or RequestMix(lengths), options or {}
     isl, osl = lengths.sample(rng, 20_000)
-    fluid = FluidModel(system, float(isl.mean()), float(osl.mean()), float(np.mean(isl * (isl + 1.0) / 2)))
+    if outputs := isinstance(system, GenerationSystem):
+        fluid = BatchModel(system)
+    else:
+        fluid = FluidModel(system, float(isl.mean()), float(osl.mean()), float(np.mean(isl * (isl + 1.0) / 2)))
     guess = fluid.rate_per_s(0.9 * tpot_limit_s)
     kept = int(np.clip(round(sequences / max(fluid.number_at(guess), 1.0)), 1, 8))
     pool = Pool([(system, kept)], router=router, **options)
@@ -139,15 +161,23 @@ def load_test(
         missing = int(learned * fluid.number_at(rate) * kept) - pool.in_system()
         if missing > 0:
             seeds = np.append(seeds, pool.offer(in_progress(rng, lengths, system, missing, clock_s)))
-        known = seeds if options.get("prefix_cache") else None
-        row, clock_s, count = _play_load(pool, system, mix, rate, kept, clock_s, tpot_limit_s, rng, lengths, known)
+        known = seeds if options.get("prefix_cache") or outputs else None
+        residence_s = _residence_s(system, lengths, tpot_limit_s, rate * kept)
+        row, clock_s, count = _play_load(pool, system, mix, rate, kept, clock_s, residence_s, rng, known)
         played += count
         rows.append((rate, *row))
         learned = pool.in_system() / (kept * fluid.number_at(rate))  # what the fluid model is off by
-        if row[1] > 1.5 * tpot_limit_s:
+        if not np.isfinite(row[1]) or row[1] > 1.5 * tpot_limit_s:
             break
     rate, ttft, tpot, number = np.array(rows).T
     return LatencyCurve(rate, _rising(ttft), _rising(tpot), number, played)
+
+
+def _residence_s(system: ServingSystem, lengths: LengthModel, tpot_limit_s: float, rate_per_s: float) -> float:
+    """How long a request stays, about; of images and videos a few batches, and long enough that 2,000 arrive in a window."""
+    if isinstance(system, GenerationSystem):
+        return max(5.0 * float(system.workers[0].step.base_s[-1]), 2000 / WINDOW_RESIDENCES / rate_per_s)
+    return max(lengths.mean_osl * tpot_limit_s, 1.0)
 
 
 def _rising(latency: np.ndarray) -> np.ndarray:
@@ -159,12 +189,11 @@ def _rising(latency: np.ndarray) -> np.ndarray:
 
 
 def _play_load(
-    pool, system, mix, rate, kept, clock_s, tpot_limit_s, rng, lengths, seeds
+    pool, system, mix, rate, kept, clock_s, residence_s, rng, seeds
 ) -> tuple[tuple, float, int]:
     """(p95 TTFT, p95 TPOT, number at an instance) of the requests that leave in a window at one load, its end, and
     how many requests were played. `seeds`: ids to leave out; None: they are the ones with cached tokens."""
-    residence_s = max(lengths.mean_osl * tpot_limit_s, 1.0)
-    warm_s, window_s = residence_s, 5.0 * residence_s
+    warm_s, window_s = residence_s, WINDOW_RESIDENCES * residence_s
     total = rate * kept * (warm_s + window_s)
     if total > MOST_REQUESTS:
         warm_s, window_s = (span * max(MOST_REQUESTS / total, 0.25) for span in (warm_s, window_s))
@@ -178,12 +207,13 @@ def _play_load(
     ok = (done["status"] == 0) & ((done["cached_tokens"] == 0) if seeds is None else ~np.isin(done["id"], seeds))
     gaps = done["osl"] - 1
     several = ok & (gaps > 0)
+    counted = ok if isinstance(system, GenerationSystem) else several
     number = (after["system_seconds"] - before["system_seconds"]) / window_s
     growth = (after["in_system"] - before["in_system"]) / max(number, 1.0)
-    if not len(first) or several.sum() < 20 or growth > UNSTABLE + 4 / np.sqrt(max(number, 1.0)):
+    if not len(first) or counted.sum() < 20 or growth > UNSTABLE + 4 / np.sqrt(max(number, 1.0)):
         return (np.inf, np.inf, number / kept), end_s, len(times)
     ttft = (done["first_token_s"] - done["arrival_s"])[ok]
-    tpot = (done["finish_s"] - done["first_token_s"])[several] / gaps[several]
+    tpot = (done["finish_s"] - done["first_token_s"])[counted] / np.maximum(gaps[counted], 1)
     return (float(np.quantile(ttft, 0.95)), float(np.quantile(tpot, 0.95)), number / kept), end_s, len(times)
 
 

@@ -9,10 +9,12 @@ from scipy.stats import norm
 
 from factory_sim.engine.kernel.router import ROUTERS
 from factory_sim.engine.load_test import LatencyCurve, load_test
+from factory_sim.engine.outputs import check_engine, makes, one_output, planned_outputs
 from factory_sim.engine.requests import request_mix, scheduling_options
 from factory_sim.engine.threads import side_by_side
 from factory_sim.errors import CapacityError, FactorySimError, ScenarioError, closest
 from factory_sim.inputs import catalog
+from factory_sim.inputs.generation import DiffusionSystem, OutputSlo
 from factory_sim.inputs.prices import price_book
 from factory_sim.inputs.scenario import Scenario
 from factory_sim.inputs.services import Service, Stage, System
@@ -77,6 +79,11 @@ class ResolvedService:
     forecast_drifts: np.ndarray
     """Drift of log demand a week in each replication."""
 
+    @property
+    def makes(self) -> str:
+        """What it makes: "tokens", "images" or "videos"."""
+        return makes(self.stages[0].system)
+
 
 def resolve(scenario: Scenario) -> tuple[ResolvedService, ...]:
     """Resolve every service; raises ScenarioError or CapacityError naming the place in the scenario."""
@@ -94,11 +101,7 @@ def _service(scenario: Scenario, name: str, service: Service) -> ResolvedService
         )
     trace = _trace(service, where)
     try:
-        lengths = (
-            empirical(trace.name, trace.report.tool, trace.isl, trace.osl)
-            if trace
-            else length_model(service.traffic.lengths)
-        )
+        lengths = _lengths(service, trace)
     except FactorySimError as error:
         raise ScenarioError(f"{where}.traffic.lengths: {str(error).removeprefix('lengths: ')}") from None
     try:
@@ -131,6 +134,14 @@ def _service(scenario: Scenario, name: str, service: Service) -> ResolvedService
     return ResolvedService(name, service, lengths, mix, burstiness, rhythm, trace, stages, level, drifts)
 
 
+def _lengths(service: Service, trace: Trace | None) -> LengthModel:
+    if isinstance(service.slo, OutputSlo):
+        return one_output()
+    if trace:
+        return empirical(trace.name, trace.report.tool, trace.isl, trace.osl)
+    return length_model(service.traffic.lengths)
+
+
 def _trace(service: Service, where: str) -> Trace | None:
     """The trace that a service replays: a file, or a packaged trace by name."""
     wanted = service.traffic.trace
@@ -154,20 +165,21 @@ def _trace(service: Service, where: str) -> Trace | None:
 def _stage(scenario: Scenario, where: str, service: Service, stage: Stage, mix: RequestMix) -> ResolvedStage:
     wanted, lengths = stage.system, mix.served_lengths
     try:
-        system = planned_system(service.model, wanted)
+        system = planned_system(service.model, wanted, promise_s=service.slo.ttft_p95_s)
         rent = price_book().find("rental_market", catalog.gpu(wanted.gpu).name).value
     except FactorySimError as error:
         raise type(error)(f"{where}: {error}") from None
     if stage.gpus % system.gpus:
         near = max(stage.gpus // system.gpus, 1) * system.gpus
         raise ScenarioError(
-            f"{where}.gpus: {stage.gpus} is not a multiple of the {system.gpus} GPUs of one {wanted.parallelism} "
-            f"instance; {near} would be"
+            f"{where}.gpus: {stage.gpus} is not a multiple of the {system.gpus} GPUs of one "
+            f"{getattr(wanted, 'parallelism', wanted.engine)} instance; {near} would be"
         )
     curve = None
     if service.traffic.trace is None:
         _fits(where, system, lengths, stream(scenario.seed, "fit", where))
         curve = _tested(scenario, where, service, system, mix)
+    if curve is not None and isinstance(wanted, System):
         capacity = curve.capacity_per_s(service.slo.ttft_p95_s, service.slo.tpot_p95_s)
         at_capacity = (lengths.mean_isl, lengths.mean_osl, curve.number_at(capacity))
         system = planned_system(service.model, wanted, at_capacity)
@@ -178,8 +190,19 @@ def _stage(scenario: Scenario, where: str, service: Service, stage: Stage, mix: 
     return ResolvedStage(stage, system, stage.gpus // system.gpus, curve, slowdown, ttft, rent)
 
 
-def planned_system(model: str, wanted: System, load: tuple[float, float, float] | None = None) -> ServingSystem:
-    """The serving system of a stage; its trust and error are those at `load` (mean isl, mean osl, requests in flight)."""
+def planned_system(
+    model: str,
+    wanted: System | DiffusionSystem,
+    load: tuple[float, float, float] | None = None,
+    promise_s: float | None = None,
+) -> ServingSystem:
+    """The serving system of a stage; its trust and error are those at `load` (mean isl, mean osl, requests in flight).
+
+    `promise_s`: promised time to an image or video, by which its batch is chosen where none is stated.
+    """
+    if isinstance(wanted, DiffusionSystem):
+        return planned_outputs(model, wanted, promise_s)
+    check_engine(model, wanted)
     return serving_system(
         model,
         wanted.gpu,
@@ -205,11 +228,15 @@ def _tested(
         mix=mix, options=scheduling_options(service),
     )  # fmt: skip
     if curve.capacity_per_s(service.slo.ttft_p95_s, service.slo.tpot_p95_s) <= 0.0:
-        raise CapacityError(
-            f"{where}: no load keeps the promise (p95 TTFT {service.slo.ttft_p95_s:g} s, p95 TPOT "
-            f"{1e3 * service.slo.tpot_p95_s:g} ms): {_lightest(curve)}"
-        )
+        raise CapacityError(f"{where}: no load keeps the promise ({_promised(service)}): {_lightest(curve)}")
     return curve
+
+
+def _promised(service: Service) -> str:
+    """The promise in words."""
+    if isinstance(service.slo, OutputSlo):
+        return f"p95 time to output {service.slo.time_to_output_p95_s:g} s"
+    return f"p95 TTFT {service.slo.ttft_p95_s:g} s, p95 TPOT {1e3 * service.slo.tpot_p95_s:g} ms"
 
 
 def _lightest(curve: LatencyCurve) -> str:
@@ -217,10 +244,9 @@ def _lightest(curve: LatencyCurve) -> str:
     rate = f"{curve.rate_per_s[0]:.3g} requests/s at one instance"
     if not math.isfinite(curve.ttft_p95_s[0]):
         return f"already at {rate} the queue grows without end"
-    return (
-        f"at {rate} p95 TTFT is {curve.ttft_p95_s[0]:.3g} s and p95 TPOT {1e3 * curve.tpot_p95_s[0]:.3g} ms; "
-        "relax services.*.slo or choose a faster system"
-    )
+    tpot = f" and p95 TPOT {1e3 * curve.tpot_p95_s[0]:.3g} ms" if curve.tpot_p95_s[0] > 1e-6 else ""
+    first = "TTFT" if tpot else "time to output"
+    return f"at {rate} p95 {first} is {curve.ttft_p95_s[0]:.3g} s{tpot}; relax services.*.slo or choose a faster system"
 
 
 def _fits(where: str, system: ServingSystem, lengths: LengthModel, rng: np.random.Generator) -> None:

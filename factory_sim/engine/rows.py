@@ -1,5 +1,6 @@
 """Rows of the journal: what one kind of instance of a service did in one stretch, scaled to all of them."""
 
+from factory_sim.engine.outputs import makes
 from factory_sim.engine.resolve import ResolvedStage
 from factory_sim.engine.stage_pool import COUNTS
 from factory_sim.engine.watts import host_watts, idle_watts
@@ -44,6 +45,7 @@ def window_facts(
         "site": site,
         "profile": stage.system.profile,
         "gpu": stage.system.gpu,
+        "makes": makes(stage.system),
         "trust": stage.system.trust,
         "replicas": float(up),
         "gpus": float((up + idle) * size + unserving),

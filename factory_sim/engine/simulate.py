@@ -24,7 +24,8 @@ from factory_sim.engine.resolve import ResolvedService, ResolvedStage
 from factory_sim.engine.rows import window_facts
 from factory_sim.engine.stage_pool import StagePool
 from factory_sim.errors import FactorySimError, ScenarioError, SimulationStopped
-from factory_sim.inputs.scenario import Scenario
+from factory_sim.inputs.scenario import Sampling, Scenario
+from factory_sim.model.generation import GenerationSystem
 from factory_sim.model.outages import failure_kinds
 from factory_sim.model.training import mfu_of
 from factory_sim.streams import stream
@@ -312,12 +313,22 @@ def _list_price(scenario: Scenario, service: str) -> float | None:
     return first.output_usd_per_million if first is not None else None
 
 
+def _long_enough(sampling: Sampling, system: GenerationSystem) -> Sampling:
+    """Windows of at least 20 batches of images or videos after 5 of warming up: a batch can take many minutes."""
+    batch_s = float(system.workers[0].step.base_s[-1])
+    longer = {"warmup_s": max(sampling.warmup_s, 5 * batch_s), "window_s": max(sampling.window_s, 20 * batch_s)}
+    return sampling.model_copy(update=longer)
+
+
 def _pool(scenario: Scenario, service: Service, key: str, slower: float, journal: Journal) -> StagePool:
     """The pool of one kind of instance in this replication, with its own random stream."""
     sampling, kind, resolved = scenario.simulation.sampling, service.kinds[key], service.resolved
     stage: ResolvedStage = kind.stage
     capacity = stage.capacity_per_s(resolved.service)
-    sequences = capacity * resolved.lengths.mean_osl * resolved.service.slo.tpot_p95_s
+    if isinstance(stage.system, GenerationSystem):
+        sequences, sampling = stage.curve.number_at(capacity), _long_enough(sampling, stage.system)
+    else:
+        sequences = capacity * resolved.lengths.mean_osl * resolved.service.slo.tpot_p95_s
     kept = max(
         sampling.instances_kept if sequences < sampling.sequences_kept else 1,
         round(sampling.sequences_kept / max(sequences, 1.0)),

@@ -17,12 +17,15 @@ from factory_sim.engine import leavers
 from factory_sim.engine.facts import Facts
 from factory_sim.engine.journal import Journal
 from factory_sim.engine.kernel import Pool, Requests
+from factory_sim.engine.outputs import counted_outputs, makes, output_joules, outputs_share
 from factory_sim.engine.requests import drawn_requests
 from factory_sim.engine.warm_start import in_progress
 from factory_sim.engine.watts import idle_watts, window_joules, worker_kinds
 from factory_sim.inputs import catalog
+from factory_sim.inputs.generation import OutputSlo
 from factory_sim.inputs.scenario import Sampling
 from factory_sim.inputs.services import Slo
+from factory_sim.model.generation import GenerationSystem
 from factory_sim.model.serving import ServingSystem
 from factory_sim.model.step_time import weight_bytes
 from factory_sim.model.workload import Burstiness, LengthModel, RequestMix, arrival_times
@@ -31,7 +34,7 @@ from factory_sim.units import HOUR_S
 COUNTS = (
     "requests_arrived", "requests_completed", "requests_refused", "requests_lost", "requests_within_slo",
     "input_tokens", "cached_input_tokens", "output_tokens",
-    "reasoning_tokens", "input_energy_j", "output_energy_j", "idle_energy_j", "low_energy_j", "high_energy_j",
+    "reasoning_tokens", "images", "videos", "video_s", "input_energy_j", "output_energy_j", "idle_energy_j", "low_energy_j", "high_energy_j",
 )  # fmt: skip
 """Values of a window that are rates per instance and second; the others are time averages."""
 AVERAGES = ("busy", "input_time", "output_time", "decode_sequences", "in_system")
@@ -65,7 +68,7 @@ class StagePool:
     """How requests are drawn."""
     burstiness: Burstiness
     """Burstiness of all arrivals of the service, of which this pool gets a share."""
-    slo: Slo
+    slo: Slo | OutputSlo
     sampling: Sampling
     router: str
     rng: np.random.Generator
@@ -205,12 +208,15 @@ class StagePool:
         promise = (self.slo.ttft_p95_s, self.slo.tpot_p95_s)
         found = leavers.answered(done, self.seeded, self.ttft_error, *promise, reasons)
         difference = {name: np.asarray(after[name]) - np.asarray(before[name]) for name in after}
-        values = self._values(difference, scale, window_s)
+        values = self._values(difference, done, scale, window_s)
         values["requests_within_slo"] = found.within_slo * scale
         if reasons:
             values["reasoning_tokens"] = values["output_tokens"] * self._reasoning_share(done[found.which])
         number = self.journal.next_window()
-        latency = {metric: (bins, counts * scale) for metric, (bins, counts) in found.latency.items()}
+        measured = found.latency
+        if isinstance(self.system, GenerationSystem):
+            measured = {"time_to_output": measured["e2e"]}
+        latency = {metric: (bins, counts * scale) for metric, (bins, counts) in measured.items()}
         self.journal.latency += [(number, metric, *histogram) for metric, histogram in latency.items()]
         self._keep_sample(number, done, found.which)
         return Facts(number, rate, values, latency)
@@ -220,8 +226,9 @@ class StagePool:
         tokens = int(done["osl"].sum())
         return float(self.reasoning[done["id"]].sum()) / tokens if tokens else 0.0
 
-    def _values(self, difference: dict, scale: float, window_s: float) -> dict[str, float]:
-        """Counts and shares of a window, per instance and second; `difference` holds the pool's counters over it."""
+    def _values(self, difference: dict, done: np.ndarray, scale: float, window_s: float) -> dict[str, float]:
+        """Counts and shares of a window, per instance and second; `difference` holds the pool's counters over it, `done`
+        the requests that left in it."""
         share = self._gpu_share() * scale
         computed, cached = difference["prefill_tokens"] - difference["recomputed_tokens"], difference["cached_tokens"]
         if not self.cached:
@@ -231,6 +238,7 @@ class StagePool:
         # design.md, Attribution: the base of mixed steps is shared in proportion to the prefill and KV terms
         mixed_input = difference["base_s_mixed"] * np.divide(own_input, own, out=np.zeros_like(own), where=own > 0)
         input_s = own_input + mixed_input
+        joules, outputs = self._made(difference, done, scale, window_s)
         return {
             "requests_arrived": float(difference["arrived"]) * scale,
             "requests_completed": float(difference["completed"]) * scale,
@@ -241,13 +249,24 @@ class StagePool:
             "cached_input_tokens": float(cached.sum()) * scale,
             "output_tokens": float(difference["decode_tokens"].sum()) * scale,
             "reasoning_tokens": 0.0,
+            "images": 0.0,
+            "videos": 0.0,
+            "video_s": 0.0,
+            **outputs,
             "busy": float((difference["busy_s"] * share).sum()),
             "input_time": float((input_s * share).sum()),
             "output_time": float(((difference["busy_s"] - input_s) * share).sum()),
             "decode_sequences": float(difference["sequence_seconds"].sum()) * scale,
             "in_system": float(difference["system_seconds"]) * scale,
-            **{name: joules * scale for name, joules in window_joules(self.system, difference, window_s).items()},
+            **{name: value * scale for name, value in joules.items()},
         }
+
+    def _made(self, difference: dict, done: np.ndarray, scale: float, window_s: float) -> tuple[dict, dict[str, float]]:
+        """(joules of all played workers, counts that stand in place of tokens where images or videos are made)."""
+        if isinstance(self.system, GenerationSystem):
+            made = counted_outputs(self.system, float(difference["decode_tokens"].sum()) * scale)
+            return output_joules(self.system, difference, done, window_s), made
+        return window_joules(self.system, difference, window_s), {}
 
     def _gpu_share(self) -> np.ndarray:
         """Share of the instance's GPUs that each worker of the pool holds, shape of the workers' counters."""
@@ -257,16 +276,10 @@ class StagePool:
     def audit(self) -> dict:
         """Integer counts and areas of everything the pool played, after it was drained (see results/checks.py)."""
         totals = self.pool.totals()
-        gpu, model = catalog.gpu(self.system.gpu), catalog.model(self.system.model)
-        always, _ = weight_bytes(model, self.system.precision)
-        tokens = totals["prefill_tokens"] + totals["decode_tokens"]
-        workers = [self.system.workers[kind] for kind in worker_kinds(self.system, len(tokens))]
-        gpus = np.array([worker.gpus for worker in workers])
-        split = np.array([1 if worker.data_parallel_attention else worker.gpus for worker in workers])
-        busy = np.maximum(totals["busy_s"], 1e-12)
         return {
             "replication": self.journal.replication,
             "pool": self.name,
+            "makes": makes(self.system),
             "instances": self.kept,
             "windows": self.played_windows,
             **{
@@ -283,13 +296,24 @@ class StagePool:
             "wall_s": self.clock_s,
             "system_s": float(totals["system_seconds"]),
             "sojourn_s": self.sojourn_s,
-            "flops_share": float(
-                (2.0 * model.params_active * tokens / (gpus * gpu.peak(self.system.precision) * busy)).max()
-            ),
-            "bandwidth_share": float(
-                (totals["steps"] * always / split / (gpu.memory_bandwidth_bytes_per_s * busy)).max()
-            ),
+            **self._peak_shares(totals),
         }
+
+    def _peak_shares(self, totals: dict) -> dict[str, float]:
+        """Largest share over the workers of peak arithmetic and of bandwidth for the weights, while busy; of a server of
+        images or videos, of the outputs that its fastest batch makes."""
+        if isinstance(self.system, GenerationSystem):
+            return {"flops_share": 0.0, "bandwidth_share": 0.0, "outputs_share": outputs_share(self.system, totals)}
+        gpu, model = catalog.gpu(self.system.gpu), catalog.model(self.system.model)
+        always, _ = weight_bytes(model, self.system.precision)
+        tokens = totals["prefill_tokens"] + totals["decode_tokens"]
+        workers = [self.system.workers[kind] for kind in worker_kinds(self.system, len(tokens))]
+        gpus = np.array([worker.gpus for worker in workers])
+        split = np.array([1 if worker.data_parallel_attention else worker.gpus for worker in workers])
+        busy = np.maximum(totals["busy_s"], 1e-12)
+        flops = 2.0 * model.params_active * tokens / (gpus * gpu.peak(self.system.precision) * busy)
+        bandwidth = totals["steps"] * always / split / (gpu.memory_bandwidth_bytes_per_s * busy)
+        return {"flops_share": float(flops.max()), "bandwidth_share": float(bandwidth.max()), "outputs_share": 0.0}
 
     def _keep_sample(self, number: int, done: np.ndarray, which: np.ndarray) -> None:
         """Keep every n-th of the answered requests, about `sample_rows` of them."""

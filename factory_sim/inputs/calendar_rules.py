@@ -6,6 +6,7 @@ Each broken rule is a ValueError that names the event, its time and what would b
 from itertools import combinations, pairwise
 
 from factory_sim.errors import closest
+from factory_sim.inputs.generation import promise_kind
 from factory_sim.units import DAY_S, HOUR_S
 
 WHILE = {
@@ -44,6 +45,7 @@ def _names(scenario) -> None:
             _known(f"{where}.overflow.to", service.overflow.to, scenario.services)
             if service.overflow.to == name:
                 raise ValueError(f"{where}.overflow.to: a service cannot overflow into itself")
+            _alike(f"{where}.overflow.to", scenario, name, service.overflow.to)
         scaler = service.autoscaler
         if scaler and scaler.lend_to:
             _known(f"{where}.autoscaler.lend_to", scaler.lend_to, scenario.training)
@@ -68,6 +70,12 @@ def _known(where: str, name: str, known) -> None:
         raise ValueError(f"{where}: '{name}' is not in the scenario{closest(name, known)}")
 
 
+def _alike(where: str, scenario, name: str, other: str) -> None:
+    """Demand flows between services of tokens, or between services of images or videos, never from one to the other."""
+    if promise_kind(scenario.services[name].slo) != promise_kind(scenario.services[other].slo):
+        raise ValueError(f"{where}: one of {name!r} and {other!r} serves tokens, the other makes images or videos")
+
+
 def _event(scenario, where: str, event) -> None:
     time_s = event.time_s(scenario.start)
     if not 0 <= time_s < scenario.duration_s:
@@ -82,6 +90,8 @@ def _event(scenario, where: str, event) -> None:
             _known(f"{where}.{field}", name, known)
     if getattr(event, "to", None) is not None and event.to == event.service:
         raise ValueError(f"{where}.to: is the service that gives; name another one")
+    if event.kind == "retirement" and event.to is not None:
+        _alike(f"{where}.to", scenario, event.service, event.to)
     if event.kind == "heat_wave" and scenario.places[event.site].cooling is None:
         raise ValueError(f"{where}: site {event.site!r} has no `cooling`, so that its temperature has no effect")
 

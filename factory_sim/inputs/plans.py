@@ -1,4 +1,4 @@
-"""Price plans: what a service sells its tokens at, to whom, and under which promises.
+"""Price plans: what a service sells its tokens, images or videos at, to whom, and under which promises.
 
 Only records; the ledger reads them. All prices name their currency; taxes are left out everywhere.
 """
@@ -83,8 +83,9 @@ class CreditTier(Record):
 class LatencyPromise(Record):
     """A limit that a share of a month's requests must keep, such as 99 % above 50 tokens/s."""
 
-    metric: Literal["ttft", "tpot", "e2e"] = "tpot"
-    """Time to first token, mean time per later token of a request, or the whole request."""
+    metric: Literal["ttft", "tpot", "e2e", "time_to_output"] = "tpot"
+    """Time to first token, mean time per later token of a request, or the whole request; `time_to_output` of images and
+    videos."""
     within_s: PositiveFloat | None = None
     """The limit, seconds."""
     tokens_per_s: PositiveFloat | None = None
@@ -121,7 +122,7 @@ class Sla(Record):
 
 
 class Plan(Record):
-    """What one service sells its tokens at."""
+    """What one service sells its tokens, images or videos at."""
 
     input_usd_per_million: NonNegativeFloat | None = None
     """Price of a million input tokens, in ``currency``."""
@@ -133,6 +134,12 @@ class Plan(Record):
     """Price of a million reasoning tokens; without one, the output price."""
     request_usd: NonNegativeFloat = 0.0
     """Price of one completed request."""
+    image_usd: NonNegativeFloat | None = None
+    """Price of one generated image."""
+    video_usd: NonNegativeFloat | None = None
+    """Price of one generated video, however long."""
+    video_second_usd: NonNegativeFloat | None = None
+    """Price of a second of generated video, as it plays."""
     list_price: str | None = None
     """A provider's published prices instead: ``model@provider``, such as ``openai/gpt-oss-120b@groq``."""
     as_of: date | None = None
@@ -174,9 +181,11 @@ class Plan(Record):
             raise ValueError(f"list_price '{self.list_price}' is not model@provider, such as openai/gpt-oss-120b@groq")
         if self.list_price and self.as_of is None:
             raise ValueError("list_price needs as_of: the day whose prices are meant")
-        other = self.request_usd or self.minimum_usd_per_month or self.commitment or self.subscription
+        if self.list_price and self.output_prices:
+            raise ValueError("a list_price is of tokens; give either it or prices of images and videos")
+        other = self.output_prices or self.request_usd or self.minimum_usd_per_month or self.commitment or self.subscription
         if not (own or self.list_price or other):
-            raise ValueError("nothing in this plan can be billed; give token prices, a list_price or a subscription")
+            raise ValueError("nothing in this plan can be billed; give token prices, a list_price, a price of images or videos, or a subscription")
         if self.subscription and self.subscription.subscribers == 0 and not (own or self.list_price):
             raise ValueError("a subscription without subscribers and without token prices can never be billed")
         if not self.list_price and not self._earns():
@@ -191,11 +200,17 @@ class Plan(Record):
             raise ValueError("volume tiers must rise")
         return self
 
+    @property
+    def output_prices(self) -> dict[str, float]:
+        """Stated prices of images, videos and seconds of video, by their line in the books."""
+        stated = {"images": self.image_usd, "videos": self.video_usd, "video_seconds": self.video_second_usd}
+        return {line: price for line, price in stated.items() if price is not None}
+
     def _earns(self) -> bool:
         """Whether any stated price is above zero."""
         prices = [
             self.input_usd_per_million, self.cached_input_usd_per_million, self.output_usd_per_million,
-            self.reasoning_usd_per_million, self.request_usd, self.minimum_usd_per_month,
+            self.reasoning_usd_per_million, self.request_usd, self.minimum_usd_per_month, *self.output_prices.values(),
         ]  # fmt: skip
         fee = self.subscription.fee_usd_per_month * self.subscription.subscribers if self.subscription else 0
         return any(prices) or bool(fee) or self.commitment is not None

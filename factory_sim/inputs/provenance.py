@@ -38,7 +38,7 @@ def _own_policies(scenario: Scenario) -> dict[str, str]:
 
 def _own_profiles(scenario: Scenario) -> dict[str, str]:
     """Folder of own profiles -> sha256 of the effects in it."""
-    folders = {stage.system.profiles for service in scenario.services.values() for stage in service.stages}
+    folders = {getattr(stage.system, "profiles", None) for service in scenario.services.values() for stage in service.stages}
     return {
         folder: hashlib.sha256((Path(folder) / "effects.csv").read_bytes()).hexdigest()
         for folder in sorted(filter(None, folders))

@@ -3,8 +3,18 @@
 import itertools
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
+from factory_sim.inputs.generation import DiffusionSystem, OutputSlo, check_service, promise_kind, system_kind
 from factory_sim.inputs.operations import Autoscaler, Overflow, Spot
 from factory_sim.inputs.parallelism import parse_parallelism
 from factory_sim.inputs.traffic import Traffic
@@ -45,6 +55,12 @@ class System(Record):
     """Folder of own profiles that `profiles import` or `profiles fit` wrote; the packaged ones when left out."""
 
 
+AnySlo = Annotated[Annotated[Slo, Tag("tokens")] | Annotated[OutputSlo, Tag("outputs")], Discriminator(promise_kind)]
+AnySystem = Annotated[
+    Annotated[System, Tag("tokens")] | Annotated[DiffusionSystem, Tag("outputs")], Discriminator(system_kind)
+]
+
+
 class Change(Record):
     """How a stage comes into being on the GPUs of the stage before it."""
 
@@ -65,8 +81,9 @@ class Stage(Record):
     """Name of the stage, used in tables, charts and as `stage_<name>` window."""
     from_day: NonNegative
     """Day from the scenario's start on which the change to this stage begins."""
-    system: System
-    """The serving system that every instance runs."""
+    system: AnySystem
+    """The serving system that every instance runs: of a language model, or (engine: diffusion) of an image or video
+    model."""
     gpus: PositiveInt
     """GPUs of the service in this stage; a multiple of the GPUs of one instance. Or give `replicas` instead."""
     change: Change = Change()
@@ -79,11 +96,14 @@ class Stage(Record):
         if not isinstance(raw, dict) or "replicas" not in raw:
             return raw
         raw = dict(raw)
-        replicas, parallelism = raw.pop("replicas"), (raw.get("system") or {}).get("parallelism")
+        replicas, system = raw.pop("replicas"), raw.get("system") or {}
         if isinstance(replicas, bool) or not isinstance(replicas, int) or replicas < 1:
             raise ValueError(f"replicas: {replicas!r} is not a whole number of instances, 1 or more")
-        if isinstance(parallelism, str):
-            raw["gpus"] = replicas * parse_parallelism(parallelism).gpus
+        if system_kind(system) == "outputs":
+            gpus = system.get("gpus", 1)
+            raw["gpus"] = replicas * gpus if isinstance(gpus, int) else gpus
+        elif isinstance(system.get("parallelism"), str):
+            raw["gpus"] = replicas * parse_parallelism(system["parallelism"]).gpus
         return raw
 
 
@@ -139,9 +159,9 @@ class Service(Record):
     """One model served to one public."""
 
     model: str
-    """Model name as in the catalogue, e.g. DeepSeek-R1."""
-    slo: Slo
-    """The promise."""
+    """Model name as in the catalogue, e.g. DeepSeek-R1, or an image or video model, e.g. FLUX.1-dev."""
+    slo: AnySlo
+    """The promise: on tokens, or (`time_to_output_p95_s`) on finished images or videos."""
     traffic: Traffic
     """What arrives."""
     admission: Admission = Admission()
@@ -177,6 +197,11 @@ class Service(Record):
     def _cache_for_prompts(self) -> "Service":
         if self.traffic.common_prompts is not None and self.prefix_cache is None:
             raise ValueError("traffic.common_prompts needs prefix_cache, e.g. prefix_cache: {block_tokens: 64}")
+        return self
+
+    @model_validator(mode="after")
+    def _tokens_or_outputs(self) -> "Service":
+        check_service(self)
         return self
 
     @field_validator("stages")

@@ -18,7 +18,7 @@ from factory_sim.inputs.prices import PriceBook, PriceRow, price_book
 from factory_sim.ledger import tariffs
 from factory_sim.ledger.bills import plan_row
 from factory_sim.ledger.fleet import all_terms
-from factory_sim.ledger.plans import plans_of, token_rows
+from factory_sim.ledger.plans import output_rows, plans_of, token_rows
 
 _Z10 = 1.2815515655446004
 """Standard normal quantile of 90 %."""
@@ -146,7 +146,7 @@ def _items(book: PriceBook) -> list[str]:
 
 def _plan_factors(plan: Plan, key: str, money: Money, score: float) -> dict[str, float]:
     """Multipliers of a plan's rows: its whole level of prices moves together, fees and minimums too."""
-    rows = list(token_rows(plan, key, money).values())
+    rows = [*token_rows(plan, key, money).values(), *output_rows(plan, key, money).values()]
     for line in ("requests", "subscription", "minimum", "commitment"):
         rows.append(plan_row(f"plan/{key}/{line}", 1.0, "USD/USD", plan, "", "stated", money))
     return {row.row: range_factor(row, score) for row in rows}

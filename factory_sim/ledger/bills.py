@@ -45,6 +45,8 @@ class Usage:
     """(good, all) counts of each promise: availability, within_promise, served."""
     long_shares: dict[str, np.ndarray] = field(default_factory=dict)
     """Part of the tokens in long prompts, by the name of its column."""
+    outputs: dict[str, np.ndarray] = field(default_factory=dict)
+    """Images, videos and seconds of video, by their line in the books; empty where none are made."""
 
     def __len__(self) -> int:
         return len(self.window)
@@ -57,11 +59,12 @@ class Usage:
         fields = {
             name: None if value is None else value[keep]
             for name, value in vars(self).items()
-            if name not in ("service_level", "long_shares")
+            if name not in ("service_level", "long_shares", "outputs")
         }
         level = None if level is None else {name: (good[keep], whole[keep]) for name, (good, whole) in level.items()}
         shares = {name: share[keep] for name, share in self.long_shares.items()}
-        return Usage(**fields, service_level=level, long_shares=shares)
+        outputs = {name: quantity[keep] for name, quantity in self.outputs.items()}
+        return Usage(**fields, service_level=level, long_shares=shares, outputs=outputs)
 
 
 def plan_row(name: str, value: float, unit: str, plan: Plan, source: str, basis: str, money: Money) -> PriceRow:

@@ -108,6 +108,7 @@ def _spread(usage: Usage, part: np.ndarray) -> Usage:
         price_factor=None if usage.price_factor is None else np.repeat(usage.price_factor, count),
         service_level=level,
         long_shares={name: np.repeat(share, count) for name, share in usage.long_shares.items()},
+        outputs={name: times(quantity) for name, quantity in usage.outputs.items()},
     )
 
 

@@ -1,10 +1,11 @@
-"""Price plans: what usage is worth under a plan, token by token, with tiers, allowances and long contexts.
+"""Price plans: what usage is worth under a plan, token by token or output by output, with tiers, allowances and long contexts.
 
 Usage, bills by month, and what is settled at their end stand in ``bills``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
 
@@ -20,6 +21,8 @@ from factory_sim.ledger.entries import Calendar, Entries, entries
 from factory_sim.ledger.long_context import column_name, listed_price, long_context
 from factory_sim.units import MILLION
 
+OUTPUT_UNITS = {"images": "image", "videos": "video", "video_seconds": "video-second"}
+"""Line of a sale of images or videos -> what its price buys."""
 TOKEN_LINES = ("input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens")
 
 
@@ -43,6 +46,43 @@ def check_plan_names(money: Money, services: list[str]) -> None:
         if run.service not in services:
             near = closest(run.service, services)
             raise PriceError(f"money.costs.training.{run.name}: no service '{run.service}'{near}")
+
+
+def check_plans_fit(money: Money, makes: Mapping[str, str]) -> None:
+    """Raise PriceError where a plan cannot bill what its service makes ("tokens", "images" or "videos", by service)."""
+    groups = [(group.service, group.plan or group.service) for group in money.customers]
+    alone = [(name, name) for name in makes if name not in {service for service, _ in groups}]
+    for service, key in [*groups, *alone]:
+        where = f"money.plans.{key if key in money.plans else 'all'}"
+        for plan in plans_of(money, key):
+            _check_plan_fits(plan, where, service, makes[service])
+
+
+def _check_plan_fits(plan: Plan, where: str, service: str, made: str) -> None:
+    by_token = bool(token_prices(plan)) or plan.list_price is not None
+    tokens = made == "tokens"
+    lines = {"tokens": (), "images": ("images",), "videos": ("videos", "video_seconds")}[made]
+    if (plan.output_prices and tokens and not by_token) or (
+        not tokens and (by_token or plan.output_prices) and not set(lines) & set(plan.output_prices)
+    ):
+        keys = {"tokens": "input_usd_per_million and output_usd_per_million", "images": "image_usd",
+                "videos": "video_usd or video_second_usd"}[made]  # fmt: skip
+        raise PriceError(f"{where}: has no price of what service '{service}' makes ({made}); give {keys} under {service}")
+    for promise in plan.sla.latency:
+        if (promise.metric == "time_to_output") == tokens:
+            right = "ttft, tpot or e2e" if tokens else "time_to_output"
+            raise PriceError(f"{where}.sla.latency: service '{service}' makes {made}, so the metric is {right}")
+    if tokens:
+        return
+    counted = {"long_context": plan.long_context, "volume": plan.volume, "free_tokens_per_month": plan.free_tokens_per_month}
+    if wrong := [name for name, value in counted.items() if value]:
+        raise PriceError(f"{where}.{wrong[0]}: counts tokens, and service '{service}' makes {made}")
+
+
+def token_prices(plan: Plan) -> list[float]:
+    """Token prices that a plan states itself."""
+    stated = (plan.input_usd_per_million, plan.output_usd_per_million)
+    return [price for price in stated if price is not None]
 
 
 def token_rows(plan: Plan, key: str, money: Money) -> dict[str, PriceRow]:
@@ -75,6 +115,16 @@ def token_rows(plan: Plan, key: str, money: Money) -> dict[str, PriceRow]:
     return rows
 
 
+def output_rows(plan: Plan, key: str, money: Money) -> dict[str, PriceRow]:
+    """Prices of a plan in USD per image, video or second of video, by line; those it does not state are absent."""
+    dated = f"@{plan.valid_from}" if plan.valid_from else ""
+    source, basis, rate = plan.source or NO_SOURCE, stated_basis(plan.source), _rate(plan, key, money)
+    return {
+        line: plan_row(f"plan/{key}{dated}/{line}", price * rate, f"USD/{OUTPUT_UNITS[line]}", plan, source, basis, money)
+        for line, price in plan.output_prices.items()
+    }
+
+
 def _rate(plan: Plan, key: str, money: Money) -> float:
     if plan.currency == "USD":
         return 1.0
@@ -87,7 +137,7 @@ def _rate(plan: Plan, key: str, money: Money) -> float:
 
 
 def sell(plan: Plan, key: str, usage: Usage, money: Money, calendar: Calendar) -> list[Entries]:
-    """All entries of one plan: tokens, requests, fees, top-ups and credits."""
+    """All entries of one plan: tokens, images and videos, requests, fees, top-ups and credits."""
     if not len(usage):
         return []
     return [
@@ -100,7 +150,7 @@ def sell_elements(plan: Plan, key: str, usage: Usage, money: Money, calendar: Ca
     """As ``sell``, with the element of usage instead of the window in each entry, and the bills behind them."""
     bill = months_of(usage, calendar)
     element = np.arange(len(usage))
-    sheets = _token_entries(plan, key, usage, bill, money)
+    sheets = _token_entries(plan, key, usage, bill, money) + _output_entries(plan, key, usage, money)
     rate = _rate(plan, key, money)
     source, basis = plan.source or NO_SOURCE, stated_basis(plan.source)
     if plan.request_usd:
@@ -126,9 +176,7 @@ def _token_entries(plan: Plan, key: str, usage: Usage, bill: Months, money: Mone
     }
     discount = 1 - plan.commitment.discount if plan.commitment else 1.0
     segments = _segments(plan, sum(quantity.values()), bill)
-    standard = 1 - sum(tier.share for tier in plan.tiers)
-    classes = [("", 1.0, standard if standard > 1e-12 else 0.0)]
-    classes += [(f" {tier.name}", tier.multiplier, tier.share) for tier in plan.tiers]
+    classes = _classes(plan)
     long = long_context(plan, key)
     element = np.arange(len(usage))
     sheets = []
@@ -145,6 +193,29 @@ def _token_entries(plan: Plan, key: str, usage: Usage, bill: Months, money: Mone
                     charged = row if factor == 1 and not label else _at(row, factor, label)
                     tokens = quantity[line] * share if part is None else quantity[line] * (part * share)
                     sheets += _priced(line, tokens, (charged, usage.price_factor), element)
+    return sheets
+
+
+def _classes(plan: Plan) -> list[tuple[str, float, float]]:
+    """(label, multiplier, share) of the standard class and of each tier."""
+    standard = 1 - sum(tier.share for tier in plan.tiers)
+    tiers = [(f" {tier.name}", tier.multiplier, tier.share) for tier in plan.tiers]
+    return [("", 1.0, standard if standard > 1e-12 else 0.0), *tiers]
+
+
+def _output_entries(plan: Plan, key: str, usage: Usage, money: Money) -> list[Entries]:
+    """Images, videos and seconds of video by traffic class; allowances count tokens and leave these alone."""
+    discount = 1 - plan.commitment.discount if plan.commitment else 1.0
+    element = np.arange(len(usage))
+    sheets = []
+    for line, row in output_rows(plan, key, money).items():
+        if line not in usage.outputs:
+            continue
+        for name, multiplier, share in _classes(plan):
+            if share:
+                factor = multiplier * discount
+                charged = row if factor == 1 and not name else _at(row, factor, name)
+                sheets += _priced(line, usage.outputs[line] * share, (charged, usage.price_factor), element)
     return sheets
 
 

@@ -35,8 +35,11 @@ WINDOW_COLUMNS = (
     "time_idle_s", "facility_energy_j", "input_energy_j", "output_energy_j", "idle_energy_j",
 )  # fmt: skip
 """Columns of ``windows`` that pricing reads. Used where present: the request counts behind service credits, ``gpus``
-(machines that leave before the end of their term or life), the columns of ``plan_facts`` (latency promises and long prompts), ``price_multiplier`` (prices that moved in the run),
+(machines that leave before the end of their term or life), those of OUTPUT_COLUMNS, the columns of ``plan_facts`` (latency promises and long prompts), ``price_multiplier`` (prices that moved in the run),
 ``carbon_multiplier`` and ``trained_tokens`` (training jobs are a use of their own)."""
+
+OUTPUT_COLUMNS = {"images": "images", "videos": "videos", "video_seconds": "video_s"}
+"""Line of a sale of images or videos -> the column of windows that counts it."""
 
 
 @dataclass(frozen=True)
@@ -179,4 +182,5 @@ def usage_of(windows: pd.DataFrame, index: np.ndarray, promises: Sequence[Latenc
         price_factor=part.price_multiplier.fillna(1.0).to_numpy(float) if "price_multiplier" in part else None,
         service_level=level,
         long_shares={str(name): column(name) for name in part if str(name).startswith("long_above_")},
+        outputs={line: column(name) for line, name in OUTPUT_COLUMNS.items() if name in part and column(name).any()},
     )

@@ -15,7 +15,7 @@ from factory_sim.inputs.prices import PriceBook, PriceRow, price_book, row_date
 from factory_sim.ledger import tariffs
 from factory_sim.ledger.bands import other_prices
 from factory_sim.ledger.plan_facts import fact_columns
-from factory_sim.ledger.plans import check_plan_names, plans_of, token_rows
+from factory_sim.ledger.plans import check_plan_names, output_rows, plans_of, token_rows
 from factory_sim.units import DAY_S, HOUR_S
 
 SPOT = "-spot"
@@ -118,7 +118,7 @@ def money_warnings(
         if not plans and not any(group.service == service for group in money.customers):
             words.append(f"money.plans: service '{service}' has no plan and earns nothing")
         for plan in plans:
-            own = token_rows(plan, service, money)
+            own = token_rows(plan, service, money) | output_rows(plan, service, money)
             for line, instead in (("cached_input_tokens", "input_tokens"), ("reasoning_tokens", "output_tokens")):
                 if line in own and own[line].value == own[instead].value:
                     del own[line]  # one word for one price

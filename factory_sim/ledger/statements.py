@@ -15,6 +15,7 @@ import numpy as np
 from factory_sim.errors import FactorySimError
 from factory_sim.ledger.accounts import COST_LINES, MEMO_LINES, NANO, REVENUE_LINES, USES, exact_sum_nusd, sum_usd
 from factory_sim.ledger.entries import Calendar
+from factory_sim.ledger.makers import maker_services, of_tokens
 from factory_sim.units import DAY_S, HOUR_S, MILLION, WEEK_S
 
 if TYPE_CHECKING:
@@ -120,12 +121,21 @@ def unit_costs(windows: pd.DataFrame, postings: pd.DataFrame, by: Sequence[str] 
     Money, USD: revenue, cost, margin; attributed_input, attributed_output, unattributed_train, unattributed_idle,
     unattributed_down, unattributed_other (these six add up to cost); energy_memo (energy that the rent contains).
     Quantities: input_tokens, output_tokens, requests_completed, gpu_hours, energy_kwh.
-    USD per million tokens: cost_per_million_output_tokens and cost_per_million_input_tokens (the whole bill over one
+    USD per million tokens, of the services that make tokens (images and videos stay out of both sides): cost_per_million_output_tokens and cost_per_million_input_tokens (the whole bill over one
     kind: the industry's figure), cost_per_million_tokens (the whole bill over all tokens),
     attributed_cost_per_million_input_tokens and attributed_cost_per_million_output_tokens, and the same with
     idle and failed capacity spread in proportion (fully_loaded_...; training on the same site stays out).
     """
-    keys = list(by)
+    makers = maker_services(windows)
+    whole = _sums(windows, postings, list(by))
+    if not makers:
+        return _per_million(whole, whole)
+    text = _sums(windows[of_tokens(windows, makers)], postings[of_tokens(postings, makers)], list(by))
+    return _per_million(whole, text.reindex(whole.index, fill_value=0.0))
+
+
+def _sums(windows: pd.DataFrame, postings: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Money and quantities by group."""
     postings = postings[[*keys, "line", "use", "debit", "credit", "amount_nusd"]]
     if not keys:
         windows, postings, keys = windows.assign(all="all"), postings.assign(all="all"), ["all"]
@@ -135,8 +145,7 @@ def unit_costs(windows: pd.DataFrame, postings: pd.DataFrame, by: Sequence[str] 
     quantities = ["input_tokens", "output_tokens", "requests_completed", "gpu_hours"]
     sums = windows.groupby(keys, observed=True, sort=True)[[*quantities, "facility_energy_j"]].sum()
     sums["energy_kwh"] = sums.pop("facility_energy_j") / 3.6e6
-    table = table.reindex(table.index.union(sums.index), fill_value=0.0).join(sums)
-    return _per_million(table)
+    return table.reindex(table.index.union(sums.index), fill_value=0.0).join(sums)
 
 
 def _attributed(postings: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
@@ -159,20 +168,21 @@ def _attributed(postings: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     return wide
 
 
-def _per_million(table: pd.DataFrame) -> pd.DataFrame:
-    """Append the figures per million tokens."""
-    millions = {"input": table.input_tokens / MILLION, "output": table.output_tokens / MILLION}
+def _per_million(whole: pd.DataFrame, text: pd.DataFrame) -> pd.DataFrame:
+    """The sums with the figures per million tokens, which are those of `text`: the services that make tokens."""
+    table = whole.copy()
+    millions = {"input": text.input_tokens / MILLION, "output": text.output_tokens / MILLION}
     both = millions["input"] + millions["output"]
-    table["cost_per_million_tokens"] = _ratio(table.cost, both)
-    worked = table.attributed_input + table.attributed_output
-    served = table.cost - table.unattributed_train
+    table["cost_per_million_tokens"] = _ratio(text.cost, both)
+    worked = text.attributed_input + text.attributed_output
+    served = text.cost - text.unattributed_train
     for side, quantity in millions.items():
-        own = table[f"attributed_{side}"]
-        table[f"cost_per_million_{side}_tokens"] = _ratio(table.cost, quantity)
+        own = text[f"attributed_{side}"]
+        table[f"cost_per_million_{side}_tokens"] = _ratio(text.cost, quantity)
         table[f"attributed_cost_per_million_{side}_tokens"] = _ratio(own, quantity)
         loaded = own * _ratio(served, worked)
         table[f"fully_loaded_cost_per_million_{side}_tokens"] = _ratio(loaded, quantity)
-    table["revenue_per_million_tokens"] = _ratio(table.revenue, both)
+    table["revenue_per_million_tokens"] = _ratio(text.revenue, both)
     table["revenue_per_gpu_hour"] = _ratio(table.revenue, table.gpu_hours)
     table["cost_per_request"] = _ratio(table.cost, table.requests_completed)
     return table

@@ -1,7 +1,8 @@
 """Image and video generation: seconds, watts and joules of one batch, from the measured rows of `energy_diffusion.csv`.
 
-A diffusion server takes a batch, works through its steps, and hands all outputs back together: one batch is one step of
-the kernel (`generation_system`), so such services run beside language models.
+A diffusion server takes the requests that wait, up to its batch size, works through the steps of the model, and hands
+all outputs back together: one batch is one step of the kernel (`generation_system`), so such services run beside
+language models. Nobody waits for a batch to fill.
 
 Between measured batch sizes latency is interpolated; beyond the largest it grows in proportion (outputs per second
 stay). Steps scale time in proportion. Another size or length scales it by pixels and frames to the power 1.5, halfway
@@ -24,6 +25,8 @@ from factory_sim.model.serving import ServingSystem, StepCosts, Worker
 
 SIZE_EXPONENTS = (1.0, 1.5, 2.0)
 """Low, middle and high power of the number of pixels times frames in the time of a batch."""
+BF16_BYTES = 2
+"""Bytes of a parameter as measured: all rows are bf16."""
 AUDIO_WORDS = ("whisper", "audio", "speech", "tts", "voice", "music", "bark")
 
 
@@ -47,6 +50,8 @@ class GenerationRow:
     batch_latency_s: float
     power_w: float
     """Sum over the GPUs."""
+    params: float
+    """Parameters of the denoiser."""
     source: str
 
 
@@ -82,9 +87,28 @@ class GenerationService:
     """Seconds of a batch of 1, 2, ... max_batch."""
     power_by_batch_w: tuple[float, ...]
     """Watts of the GPUs in a batch of 1, 2, ... max_batch."""
+    output_s: float
+    """Seconds that one video plays, by its frames and their rate; 0 for an image."""
+    weight_bytes: float
+    """Weights of one copy of the denoiser in bf16; text encoder and autoencoder are not in the table."""
     source: str
     note: str
     """What was scaled, and by what."""
+
+
+@dataclass(frozen=True)
+class GenerationSystem(ServingSystem):
+    """A server of an image or video model as the kernel plays it: what its outputs are, and what a batch draws."""
+
+    output_unit: str = "image"
+    """"image" or "video"."""
+    output_s: float = 0.0
+    """Seconds that one video plays; 0 for an image."""
+    power_by_batch_w: tuple[float, ...] = ()
+    """Watts of all GPUs in a batch of 1, 2, ... outputs."""
+    energy_band: tuple[float, float] = (1.0, 1.0)
+    """P10 and P90 of true over predicted energy."""
+    weight_bytes: float = 0.0
 
 
 @cache
@@ -109,6 +133,7 @@ def measured_rows() -> tuple[GenerationRow, ...]:
                 batch_size=int(row["batch_size"]),
                 batch_latency_s=float(row["batch_latency_s"]),
                 power_w=float(row["avg_power_w"]),
+                params=float(row["total_params_billion"]) * 1e9,
                 source=row["source"],
             )
             for row in csv.DictReader(file)
@@ -275,6 +300,8 @@ def generation_service(
         max_batch=measured[-1],
         latency_by_batch_s=tuple(float(value) * scale for value in by_latency),
         power_by_batch_w=tuple(float(value) * board for value in by_power),
+        output_s=(frames or typical.frames) / typical.fps if typical.output_unit == "video" else 0.0,
+        weight_bytes=typical.params * BF16_BYTES,
         source=typical.source,
         note="; ".join(notes),
     )
@@ -314,14 +341,15 @@ def _best_batch(found, measured, scale, max_latency_s, name) -> int:
     return max(rates, key=rates.get)
 
 
-def generation_system(service: GenerationService) -> ServingSystem:
+def generation_system(service: GenerationService) -> GenerationSystem:
     """Return the server as the kernel plays it: a request is one output with isl = osl = 1, a step is one batch.
 
-    Waiting requests are taken together, up to `service.batch`; time to first token is time to the output.
+    Waiting requests are taken together, up to `service.batch`; time to first token is time to the output. The error of
+    the latency is one of step times, so nothing is left for an error of TTFT beside it.
     """
     latency_s = np.concatenate([[0.0], service.latency_by_batch_s[: service.batch]])
-    return ServingSystem(
-        name=f"{service.model} {service.n_gpus}x{service.gpu}",
+    return GenerationSystem(
+        name=f"{service.model} {service.n_gpus}x{service.gpu} batch {service.batch}",
         gpu=service.gpu,
         gpus=service.n_gpus,
         workers=(
@@ -337,25 +365,33 @@ def generation_system(service: GenerationService) -> ServingSystem:
         ),
         tokens_per_step=1.0,
         max_context_tokens=2,
+        model=service.model,
+        precision="bf16",
         profile=f"energy_diffusion {service.model}",
         trust=service.trust,
         tpot_band=service.latency_band,
-        ttft_band=service.latency_band,
+        output_unit=service.output_unit,
+        output_s=service.output_s,
+        power_by_batch_w=service.power_by_batch_w[: service.batch],
+        energy_band=service.energy_band,
+        weight_bytes=service.weight_bytes,
     )
 
 
-def generation_energy_j(service: GenerationService, batches, outputs, busy_s, duration_s):
-    """GPU energy of one server in windows, J; arrays broadcast. (value, low, high).
+def generation_energy_j(system: GenerationSystem, batches, busy_s, duration_s):
+    """GPU energy of servers that worked on `batches` (sizes, any number of them) while they were busy. J.
 
-    Busy seconds draw the power measured at the mean batch (outputs over batches), the rest the idle power of
-    `power_curve` (an estimate).
+    Returns (working, idle, (low, high) of their sum). `busy_s` of all servers, in seconds, draw the mean power of the
+    batches weighted by their latency, the rest of `duration_s` (of all servers) the idle power of `power_curve` (an
+    estimate). No batches: the power of a batch of one.
     """
-    batches, outputs = np.asarray(batches, dtype=float), np.asarray(outputs, dtype=float)
-    sizes = np.arange(1, len(service.power_by_batch_w) + 1)
-    power_w = np.interp(outputs / np.maximum(batches, 1e-12), sizes, service.power_by_batch_w)
-    curve = power_curve(service.gpu)
-    idle_w = curve.board_power_w * curve.idle * service.n_gpus
-    idle_s = np.maximum(np.asarray(duration_s, dtype=float) - busy_s, 0.0)
-    working_j, idle_j = power_w * busy_s, idle_w * idle_s
-    low, high = (working_j * service.energy_band[side] + idle_j * curve.idle_band[side] for side in (0, 1))
-    return working_j + idle_j, low, high
+    sizes = np.asarray(batches, dtype=np.int64)
+    if not len(sizes):
+        sizes = np.ones(1, dtype=np.int64)
+    latency_s = system.workers[0].step.base_s[sizes]
+    power_w = float(np.dot(latency_s, np.asarray(system.power_by_batch_w)[sizes - 1]) / latency_s.sum())
+    curve = power_curve(system.gpu)
+    idle_w = curve.board_power_w * curve.idle * system.gpus
+    working_j, idle_j = power_w * busy_s, idle_w * max(duration_s - busy_s, 0.0)
+    bounds = tuple(working_j * system.energy_band[side] + idle_j * curve.idle_band[side] for side in (0, 1))
+    return working_j, idle_j, bounds

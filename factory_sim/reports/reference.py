@@ -13,8 +13,9 @@ from factory_sim.inputs.scenario import Scenario
 from factory_sim.results.figures import UNITS
 
 FIGURES = {
-    "cost_per_million_output_tokens": "all costs of the window over its output tokens, in millions",
-    "cost_per_million_tokens": "all costs over input plus output tokens, in millions",
+    "cost_per_million_output_tokens": "all costs of the window over its output tokens, in millions; like every figure per "
+    "token without services that make images or videos",
+    "cost_per_million_tokens": "the same costs over input plus output tokens, in millions",
     "revenue": "what customers are billed",
     "cost": "rent or ownership, and what the scenario adds: energy, staff, licences, ...",
     "margin": "revenue less cost",
@@ -30,6 +31,18 @@ FIGURES = {
     "ttft_p50": "time to first token: from arrival to the first output token, median over requests",
     "ttft_p95": "the same, 95th percentile",
     "ttft_p99": "the same, 99th percentile",
+    "images": "images generated; only of services that make images",
+    "videos": "videos generated; only of services that make videos",
+    "video_seconds": "seconds that these videos play",
+    "cost_per_image": "all costs of services that make images over their images",
+    "cost_per_video": "all costs of services that make videos over their videos",
+    "cost_per_video_second": "the same over the seconds that they play",
+    "energy_per_image": "electricity at the meter of services that make images, over their images",
+    "energy_per_video": "the same of videos",
+    "time_to_output_p50": "from arrival to the finished image or video, median over requests of services that make them; "
+    "these have no TTFT, TPOT or E2E",
+    "time_to_output_p95": "the same, 95th percentile",
+    "time_to_output_p99": "the same, 99th percentile",
     "time_to_first_answer_token_p50": "from arrival to the first output token beyond the hidden reasoning, median; only of "
     "services with traffic.reasoning",
     "time_to_first_answer_token_p95": "the same, 95th percentile",
@@ -46,8 +59,8 @@ FIGURES = {
     "availability": "GPU-hours not down (failed, changed, warming up), over GPU-hours paid",
     "gpu_hours": "GPU-hours paid",
     "energy": "electricity at the meter: IT power of GPUs and hosts, times PUE",
-    "energy_per_output_token": "that energy over output tokens",
-    "output_tokens_per_s_per_gpu": "output tokens over GPU-seconds paid",
+    "energy_per_output_token": "that energy (of services of tokens) over output tokens",
+    "output_tokens_per_s_per_gpu": "output tokens over GPU-seconds paid (of services of tokens)",
     "demand": "requests that users would have made had nothing held them",
     "cost_reduction_first_to_last_week": "cost per million output tokens of week 1 over the last week's",
     "revenue_growth_first_to_last_week": "revenue of the last week over week 1's",

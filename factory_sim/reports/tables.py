@@ -29,8 +29,13 @@ from factory_sim.reports.formatting import (
 
 RUN_FIGURES = {
     "money": ("cost_per_million_output_tokens", "cost_per_million_tokens", "cost", "revenue", "margin"),
+    "outputs": (
+        "images", "cost_per_image", "energy_per_image", "videos", "cost_per_video", "cost_per_video_second",
+        "energy_per_video",
+    ),
     "traffic": ("output_tokens", "input_tokens", "requests_arrived", "requests_completed", "requests_turned_away"),
-    "latency": ("ttft_p50", "ttft_p95", "ttft_p99", "tpot_p50", "tpot_p95", "tpot_p99", "slo_attainment"),
+    "latency": ("ttft_p50", "ttft_p95", "ttft_p99", "tpot_p50", "tpot_p95", "tpot_p99", "time_to_output_p50", "time_to_output_p95",
+                "time_to_output_p99", "slo_attainment"),
     "fleet": ("utilisation", "gpu_hours", "energy"),
     "change": ("cost_reduction_first_to_last_week", "revenue_growth_first_to_last_week"),
 }

@@ -44,8 +44,11 @@ def _tokens_played(audits: pd.DataFrame) -> dict:
     read = audits["input_tokens_computed"] + audits["input_tokens_cached"]
     # requests that were lost or cancelled were read in part, some of them more than once
     inputs = (read == audits["isl_completed"]) | ((audits["isl_partial"] > 0) & (read >= audits["isl_completed"]))
-    total = int(audits["output_tokens"].sum())
-    detail = f"{total:,} output tokens: of the requests = of the replicas; input = computed + cached"
+    tokens = audits[audits["makes"] == "tokens"]
+    made = f"{int(tokens['output_tokens'].sum()):,} output tokens"
+    if len(tokens) < len(audits):
+        made += f", {int(audits['output_tokens'].sum() - tokens['output_tokens'].sum()):,} images and videos"
+    detail = f"{made}: of the requests = of the replicas; input = computed + cached"
     return _result("tokens_conserved", output.all() and inputs.all(), detail)
 
 
@@ -63,7 +66,10 @@ def _little(audits: pd.DataFrame) -> dict:
 def _roofline(audits: pd.DataFrame) -> dict:
     flops, weights = float(audits["flops_share"].max()), float(audits["bandwidth_share"].max())
     detail = f"at most {100 * flops:.0f} % of peak arithmetic and {100 * weights:.0f} % of bandwidth for the weights"
-    return _result("roofline", flops <= 1 and weights <= 1, detail)
+    outputs = float(audits["outputs_share"].max())
+    if outputs:
+        detail += f"; at most {100 * outputs:.1f} % of the images or videos that the fastest measured batch makes"
+    return _result("roofline", flops <= 1 and weights <= 1 and outputs <= 1 + ROUNDING, detail)
 
 
 def _demand(windows: pd.DataFrame) -> dict:

@@ -15,6 +15,7 @@ from factory_sim.errors import RunError, closest
 from factory_sim.inputs.prices import PriceRow
 from factory_sim.inputs.profiles import groups
 from factory_sim.ledger.accounts import COST_LINES, NANO, REVENUE_LINES
+from factory_sim.ledger.makers import made_by, maker_services, of_tokens
 from factory_sim.ledger.plan_facts import with_plan_facts
 from factory_sim.ledger.postings import Books, keep_books
 from factory_sim.ledger.sanity import stale_prices
@@ -36,6 +37,12 @@ _ATTRIBUTED = {
     "attributed_cost_per_million_input_tokens": "input",
     "attributed_cost_per_million_output_tokens": "output",
 }
+_PER_OUTPUT = {
+    "cost_per_image": ("images", "images", "image"),
+    "cost_per_video": ("videos", "videos", "video"),
+    "cost_per_video_second": ("videos", "video_s", "video-second"),
+}
+"""Figures of images and videos: what the services make, the column that counts it, one of it."""
 _USE_FIGURES = {
     "cost_of_training": "train",
     "cost_of_idle_capacity": "idle",
@@ -53,7 +60,7 @@ _COUNTED = {
     "input_tokens": "tokens", "cached_input_tokens": "tokens", "output_tokens": "tokens", "reasoning_tokens": "tokens",
     "requests_arrived": "requests", "requests_completed": "requests", "requests_turned_away": "requests",
     "requests_lost": "requests", "requests_within_slo": "requests", "gpu_hours": "GPU-h", "gpu_hours_down": "GPU-h",
-    "demand": "requests",
+    "demand": "requests", "images": "images", "videos": "videos", "video_s": "s",
 }  # fmt: skip
 _FORMULAS = {
     "slo_attainment": "requests_within_slo / requests_completed, counted request by request",
@@ -61,8 +68,11 @@ _FORMULAS = {
     "availability": "1 - gpu_hours_down / gpu_hours",
     "prefix_cache_hit_rate": "cached_input_tokens / input_tokens",
     "energy": "(GPUs + share of the hosts) x PUE",
-    "energy_per_output_token": "energy / output_tokens",
-    "output_tokens_per_s_per_gpu": "output_tokens / (gpu_hours x 3600)",
+    "energy_per_output_token": "energy / output_tokens, both of the services that make tokens",
+    "energy_per_image": "energy / images, both of the services that make images",
+    "energy_per_video": "energy / videos, both of the services that make videos",
+    "output_tokens_per_s_per_gpu": "output_tokens / (gpu_hours x 3600), both of the services that make tokens",
+    "video_seconds": "videos times the seconds that each plays, by its frames and their rate",
     "demand": "latent requests of the demand process, served or not",
 }
 _PARTS = {
@@ -191,6 +201,8 @@ def _tree(figure: str, windows: pd.DataFrame, books: Books, window: str, service
         return Node(figure, value, "fraction", "1 - cost / revenue", sides)
     if figure in _PER_MILLION or figure in _ATTRIBUTED or figure.startswith("fully_loaded"):
         return _per_million_node(figure, postings, books, windows, count)
+    if figure in _PER_OUTPUT:
+        return _per_output_node(figure, postings, books, windows, count)
     if figure in _USE_FIGURES:
         part = postings[(postings.use.astype(str) == _USE_FIGURES[figure]).to_numpy()]
         return _money_node("cost", part, books, windows, count, label=figure)
@@ -235,6 +247,8 @@ def _leaf(name: str, postings: pd.DataFrame, row: PriceRow, windows: pd.DataFram
 
 
 def _per_million_node(figure: str, postings: pd.DataFrame, books: Books, windows: pd.DataFrame, count: int) -> Node:
+    makers = maker_services(windows)
+    windows, postings = windows[of_tokens(windows, makers)], postings[of_tokens(postings, makers)]
     cost = _money_node("cost", postings, books, windows, count)
     if figure in _PER_MILLION:
         sides = _PER_MILLION[figure]
@@ -255,6 +269,15 @@ def _per_million_node(figure: str, postings: pd.DataFrame, books: Books, windows
     millions = sum(node.value for node in tokens) / MILLION
     value = cost.value / millions if millions else float("nan")
     return Node(figure, value, "USD/million tokens", f"{cost.label} / millions of tokens", [cost, *tokens])
+
+
+def _per_output_node(figure: str, postings: pd.DataFrame, books: Books, windows: pd.DataFrame, count: int) -> Node:
+    made, column, unit = _PER_OUTPUT[figure]
+    makers = maker_services(windows)
+    windows, postings = windows[made_by(windows, makers, made)], postings[made_by(postings, makers, made)]
+    cost, outputs = _money_node("cost", postings, books, windows, count), _counted(column, windows, count)
+    value = cost.value / outputs.value if outputs.value else float("nan")
+    return Node(figure, value, f"USD/{unit}", f"cost / {column}", [cost, outputs])
 
 
 def _counted(name: str, windows: pd.DataFrame, count: int) -> Node:
@@ -292,7 +315,7 @@ def _physical_node(figure: str, windows: pd.DataFrame, window: str, service: str
         raise RunError(f"{run.folder}: figure '{figure}' is not there for window '{window}' and service '{service}'")
     row = rows.iloc[0]
     formula = _FORMULAS.get(figure, "from the windows")
-    if figure[:4] in ("ttft", "tpot", "e2e_"):
+    if figure[:4] in ("ttft", "tpot", "e2e_") or figure.startswith("time_to_"):
         formula = "percentile of log-binned histograms of the requests played (70 bins an octave, 1 % wide)"
     parts = [_part(name, windows, window, service, run, count) for name in _PARTS.get(figure, ())]
     return Node(figure, float(row.value), str(row.unit), formula, parts, trust=_rungs(windows))

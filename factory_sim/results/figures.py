@@ -11,6 +11,7 @@ import pandas as pd
 from factory_sim.engine.journal import METRICS
 from factory_sim.histogram import quantile_rows
 from factory_sim.ledger.accounts import NANO
+from factory_sim.ledger.makers import OUTPUTS, made_by, maker_services, of_tokens
 from factory_sim.ledger.sanity import SPOT
 from factory_sim.units import HOUR_S, KILOWATT_HOUR_J, MILLION, WEEK_S
 
@@ -51,6 +52,17 @@ UNITS = {
     "e2e_p50": "s",
     "e2e_p95": "s",
     "e2e_p99": "s",
+    "images": "images",
+    "videos": "videos",
+    "video_seconds": "s",
+    "cost_per_image": "USD/image",
+    "cost_per_video": "USD/video",
+    "cost_per_video_second": "USD/video-second",
+    "energy_per_image": "J/image",
+    "energy_per_video": "J/video",
+    "time_to_output_p50": "s",
+    "time_to_output_p95": "s",
+    "time_to_output_p99": "s",
     "time_to_first_answer_token_p50": "s",
     "time_to_first_answer_token_p95": "s",
     "time_to_first_answer_token_p99": "s",
@@ -98,11 +110,33 @@ def replications(tables: dict[str, pd.DataFrame], drawn: pd.DataFrame) -> pd.Dat
 
 
 def _at_both_prices(tables: dict[str, pd.DataFrame], drawn: pd.DataFrame, mark: Mark) -> pd.DataFrame:
-    marked = {name: mark(tables[name]) for name in ("windows", "weights")}
-    latency = percentiles(tables["latency"], marked["weights"])
-    stated = by_replication(marked["windows"], latency, mark(money_by_window(tables["postings"])))
-    other = by_replication(marked["windows"], latency, mark(money_by_window(drawn)))
-    return stated.assign(drawn=other["value"])
+    makers = maker_services(tables["windows"])
+    windows, weights = mark(with_parts(tables["windows"], makers)), mark(tables["weights"])
+    latency = percentiles(tables["latency"], weights)
+    stated, other = (
+        by_replication(windows, latency, mark(_money_parts(money_by_window(postings), makers)))
+        for postings in (tables["postings"], drawn)
+    )
+    found = stated.assign(drawn=other["value"])
+    return found[_applies(found, makers)].reset_index(drop=True) if makers else found
+
+
+def _applies(found: pd.DataFrame, makers: dict[str, str]) -> np.ndarray:
+    """Rows whose figure means something for their service: of tokens, of images or of videos."""
+    made = found["service"].map(lambda name: makers.get(name, "tokens"))
+    about = found["figure"].map(_about)
+    return ((found["service"] == "all") | (about == "") | (about == made)).to_numpy() | (
+        (about == "outputs") & (made != "tokens")
+    ).to_numpy()
+
+
+def _about(figure: str) -> str:
+    """What a figure is of: "tokens", "images", "videos", "outputs" (either), or "" (anything)."""
+    if "image" in figure or "video" in figure:
+        return "images" if "image" in figure else "videos"
+    if figure.startswith("time_to_output"):
+        return "outputs"
+    return "tokens" if "token" in figure or figure.startswith(("ttft", "tpot", "e2e", "prefix_cache")) else ""
 
 
 def ratio_figures(base: pd.DataFrame, other: pd.DataFrame, *, paired: bool) -> pd.DataFrame:
@@ -152,14 +186,37 @@ def _with_all(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([table.assign(service="all"), table[table["service"] != ""]], ignore_index=True)
 
 
+def with_parts(windows: pd.DataFrame, makers: dict[str, str]) -> pd.DataFrame:
+    """The windows with GPU-hours and joules of tokens, and joules of images and of videos, in columns of their own.
+
+    `makers`: services of images or videos (`ledger.makers`).
+    """
+    tokens = of_tokens(windows, makers)
+    parts = {f"token_{name}": windows[name].where(tokens, 0.0) for name in ("gpu_hours", "facility_energy_j")}
+    for made in dict.fromkeys(makers.values()):
+        parts[f"{made}_energy_j"] = windows["facility_energy_j"].where(made_by(windows, makers, made), 0.0)
+    return windows.assign(**parts)
+
+
+def _money_parts(money: pd.DataFrame, makers: dict[str, str]) -> pd.DataFrame:
+    """Money by window with the cost of tokens, of images and of videos in columns of their own."""
+    parts = {"token_cost": money["cost"].where(of_tokens(money, makers), 0.0)}
+    for made in dict.fromkeys(makers.values()):
+        parts[f"{made}_cost"] = money["cost"].where(made_by(money, makers, made), 0.0)
+    return money.assign(**parts)
+
+
 def by_replication(windows: pd.DataFrame, latency: pd.DataFrame, money: pd.DataFrame) -> pd.DataFrame:
     """Figures of every (window, service) in each replication: window, service, replication, figure, value.
 
-    `windows` and `money` are marked; `latency` comes from `percentiles`.
+    `windows` and `money` are marked and hold their parts (`with_parts`); `latency` comes from `percentiles`.
     """
     up = windows["gpu_hours"] - windows["gpu_hours_down"]
-    sums = windows.assign(busy_gpu_hours=windows["busy_fraction"] * up).groupby(KEYS, sort=False)[list(SUMS)].sum()
-    money = money.groupby(KEYS, sort=False)[["revenue", "cost"]].sum().reindex(sums.index).fillna(0.0)
+    extra = [name for name in windows if name.startswith("token_") or name in ("images", "videos", "video_s")]
+    extra += [name for name in (f"{made}_energy_j" for made in OUTPUTS) if name in windows]
+    sums = windows.assign(busy_gpu_hours=windows["busy_fraction"] * up).groupby(KEYS, sort=False)[[*SUMS, *extra]].sum()
+    costs = [name for name in money if name.endswith("cost")]
+    money = money.groupby(KEYS, sort=False)[["revenue", *costs]].sum().reindex(sums.index).fillna(0.0)
     latency = latency.reindex(sums.index)
     output, paid = _positive(sums["output_tokens"]), _positive(sums["gpu_hours"])
     counts = (
@@ -174,9 +231,9 @@ def by_replication(windows: pd.DataFrame, latency: pd.DataFrame, money: pd.DataF
     )
     wide = pd.DataFrame(
         {
-            "cost_per_million_output_tokens": MILLION * money["cost"] / output,
+            "cost_per_million_output_tokens": MILLION * money["token_cost"] / output,
             "cost_per_million_tokens": MILLION
-            * money["cost"]
+            * money["token_cost"]
             / _positive(sums["output_tokens"] + sums["input_tokens"]),
             "revenue": money["revenue"],
             "cost": money["cost"],
@@ -190,12 +247,31 @@ def by_replication(windows: pd.DataFrame, latency: pd.DataFrame, money: pd.DataF
             "availability": 1.0 - sums["gpu_hours_down"] / paid,
             "gpu_hours": sums["gpu_hours"],
             "energy": sums["facility_energy_j"] / KILOWATT_HOUR_J,
-            "energy_per_output_token": sums["facility_energy_j"] / output,
-            "output_tokens_per_s_per_gpu": sums["output_tokens"] / (paid * HOUR_S),
+            "energy_per_output_token": sums["token_facility_energy_j"] / output,
+            "output_tokens_per_s_per_gpu": sums["output_tokens"] / (_positive(sums["token_gpu_hours"]) * HOUR_S),
             "demand": sums["latent_requests"],
+            **_outputs(sums, money),
         }
     )
     return wide.rename_axis(columns="figure").stack(future_stack=True).rename("value").reset_index()
+
+
+def _outputs(sums: pd.DataFrame, money: pd.DataFrame) -> dict[str, pd.Series]:
+    """Figures of images and of videos, each over the services that make it; none where nobody does."""
+    found = {}
+    for made, one in OUTPUTS.items():
+        if f"{made}_cost" not in money:
+            continue
+        count = _positive(sums[made])
+        found |= {
+            made: sums[made],
+            f"cost_per_{one}": money[f"{made}_cost"] / count,
+            f"energy_per_{one}": sums[f"{made}_energy_j"] / count,
+        }
+        if made == "videos":
+            found["video_seconds"] = sums["video_s"]
+            found["cost_per_video_second"] = money["videos_cost"] / _positive(sums["video_s"])
+    return found
 
 
 def percentiles(latency: pd.DataFrame, weights: pd.DataFrame) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from factory_sim.inputs.money import Money, Scale
 from factory_sim.inputs.schema_errors import explained
 from factory_sim.ledger.accounts import COST_LINES, REVENUE_LINES
 from factory_sim.ledger.bands import draw_prices
+from factory_sim.ledger.makers import maker_services, of_tokens
 from factory_sim.ledger.plan_facts import with_plan_facts
 from factory_sim.ledger.plans import check_plan_names
 from factory_sim.ledger.postings import Books, keep_books, post
@@ -239,10 +240,17 @@ def money_figures(windows: pd.DataFrame, postings: pd.DataFrame, drawn: pd.DataF
     tokens = _spans(windows[["replication", "start_s", "service", "stage", "input_tokens", "output_tokens"]])
     keys = ["window", "service", "replication"]
     sums = tokens.groupby(keys, sort=False, observed=True)[["input_tokens", "output_tokens"]].sum()
-    stated = _figures(
-        _spans(window_money(postings)).groupby(keys, sort=False, observed=True).sum(numeric_only=True), sums
-    )
-    other = _figures(_spans(window_money(drawn)).groupby(keys, sort=False, observed=True).sum(numeric_only=True), sums)
+    makers = maker_services(windows)
+
+    def summed(money: pd.DataFrame) -> pd.DataFrame:
+        return _spans(money).groupby(keys, sort=False, observed=True).sum(numeric_only=True)
+
+    def priced(postings: pd.DataFrame) -> pd.DataFrame:
+        money = window_money(postings)
+        whole = summed(money)
+        return _figures(whole, summed(money[of_tokens(money, makers)]) if makers else whole, sums)
+
+    stated, other = priced(postings), priced(drawn)
     value = stated.groupby(["window", "service"], sort=False).median()
     low, high = (other.groupby(["window", "service"], sort=False).quantile(q) for q in (0.1, 0.9))
     parts = {"value": value, "low": low, "high": high}
@@ -262,26 +270,26 @@ def _spans(table: pd.DataFrame) -> pd.DataFrame:
     return mark_spans(text).drop(columns=["start_s", "stage"])
 
 
-def _figures(money: pd.DataFrame, tokens: pd.DataFrame) -> pd.DataFrame:
-    money = money.reindex(tokens.index).fillna(0.0)
+def _figures(money: pd.DataFrame, text: pd.DataFrame, tokens: pd.DataFrame) -> pd.DataFrame:
+    """`text`: the money of the services that make tokens, on which alone the figures per token stand."""
+    money, text = (table.reindex(tokens.index).fillna(0.0) for table in (money, text))
     million_in, million_out = (tokens[f"{side}_tokens"] / MILLION for side in ("input", "output"))
 
     def per(top: pd.Series, bottom: pd.Series) -> pd.Series:
         return top / bottom.where(bottom != 0)
 
-    worked = money.cost_input + money.cost_output
-    loading = per(money.cost - money.cost_train, worked)
+    loading = per(text.cost - text.cost_train, text.cost_input + text.cost_output)
     table = {
         "revenue": money.revenue,
         "cost": money.cost,
         "margin": money.revenue - money.cost,
         "gross_margin": per(money.revenue - money.cost, money.revenue),
-        "cost_per_million_output_tokens": per(money.cost, million_out),
-        "cost_per_million_tokens": per(money.cost, million_in + million_out),
-        "attributed_cost_per_million_input_tokens": per(money.cost_input, million_in),
-        "attributed_cost_per_million_output_tokens": per(money.cost_output, million_out),
-        "fully_loaded_cost_per_million_input_tokens": per(money.cost_input * loading, million_in),
-        "fully_loaded_cost_per_million_output_tokens": per(money.cost_output * loading, million_out),
+        "cost_per_million_output_tokens": per(text.cost, million_out),
+        "cost_per_million_tokens": per(text.cost, million_in + million_out),
+        "attributed_cost_per_million_input_tokens": per(text.cost_input, million_in),
+        "attributed_cost_per_million_output_tokens": per(text.cost_output, million_out),
+        "fully_loaded_cost_per_million_input_tokens": per(text.cost_input * loading, million_in),
+        "fully_loaded_cost_per_million_output_tokens": per(text.cost_output * loading, million_out),
         "cost_of_training": money.cost_train,
         "cost_of_idle_capacity": money.cost_idle,
         "cost_of_failed_capacity": money.cost_down,

@@ -22,6 +22,7 @@ from factory_sim.inputs.provenance import digest, provenance
 from factory_sim.inputs.scenario import Scenario
 from factory_sim.ledger.bands import draw_prices
 from factory_sim.ledger.plan_facts import with_plan_facts
+from factory_sim.ledger.plans import check_plans_fit
 from factory_sim.ledger.postings import post
 from factory_sim.ledger.sanity import money_warnings, rehearse
 from factory_sim.results.checks import check
@@ -71,6 +72,7 @@ def run(
     services = resolve(scenario)
     fleet = [(service.name, stage.stage.name, stage.system.gpu) for service in services for stage in service.stages]
     fleet += [(name, f"{stage}-spot", gpu) for name, stage, gpu in fleet if scenario.services[name].spot]
+    check_plans_fit(scenario.money, {service.name: service.makes for service in services})
     rehearse(scenario.money, fleet, scenario.start, scenario.duration_days)
     gpus = sorted({gpu for *_, gpu in fleet})
     for warning in money_warnings(scenario.money, gpus, list(scenario.services), scenario.start.date()):

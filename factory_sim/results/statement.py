@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +11,7 @@ from factory_sim.errors import RunError, closest
 from factory_sim.inputs.prices import price_book
 from factory_sim.ledger.accounts import NANO, line_title, statement_titles
 from factory_sim.ledger.entries import Calendar
+from factory_sim.ledger.makers import made_by, maker_services, of_tokens
 from factory_sim.ledger.plan_facts import with_plan_facts
 from factory_sim.ledger.postings import Books, keep_books
 from factory_sim.ledger.statements import kinds, profit_and_loss, totals, unit_costs, with_period
@@ -121,9 +122,41 @@ def units(
     Requests and users earn their part of all sales, fees and credits included; a page or an image the mean price that an
     input and an output token really fetched, discounts and cached prices included.
     """
-    figures = unit_costs(found.windows, found.books.postings).iloc[0]
-    sold = profit_and_loss(found.books.postings)
+    windows, postings = _of_tokens(found)
+    if not len(windows):
+        return _no_units(found)
+    figures, sold = unit_costs(windows, postings).iloc[0], profit_and_loss(postings)
     return _units(found, figures, sold, family, requests_per_conversation, requests_per_task)
+
+
+def _no_units(found: Accounts) -> pd.DataFrame:
+    """The columns of ``units`` without a row: nothing here makes tokens."""
+    return unit_economics(unit_costs(found.windows, found.books.postings).iloc[0], ())
+
+
+def outputs(found: Accounts) -> pd.DataFrame:
+    """What an image, a video and a second of video cost and earn: unit, count, cost_usd, revenue_usd, margin_usd of one
+    (count: mean over replications). Empty where no service makes any."""
+    import pandas as pd
+
+    makers = maker_services(found.windows)
+    rows = []
+    for unit, made, column in (
+        ("image", "images", "images"), ("video", "videos", "videos"), ("second of video", "videos", "video_s"),
+    ):  # fmt: skip
+        if made not in makers.values():
+            continue
+        count = float(found.windows[column].sum())
+        sums = totals(found.books.postings[made_by(found.books.postings, makers, made)]).iloc[0]
+        each = [usd / count if count else float("nan") for usd in (sums.cost, sums.revenue, sums.margin)]
+        rows.append([unit, count / found.replications, *each])
+    return pd.DataFrame(rows, columns=["unit", "count", "cost_usd", "revenue_usd", "margin_usd"])
+
+
+def _of_tokens(found: Accounts) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Windows and postings of the services that make tokens."""
+    makers, postings = maker_services(found.windows), found.books.postings
+    return found.windows[of_tokens(found.windows, makers)], postings[of_tokens(postings, makers)]
 
 
 def units_by_period(
@@ -136,8 +169,12 @@ def units_by_period(
     """As ``units`` in each period: column ``period``, then those of ``units``."""
     import pandas as pd
 
-    costs = unit_costs_by_period(found, period).set_index("period")
-    sold = profit_and_loss(with_period(found.books.postings, period, found.calendar), ["period"])
+    windows, postings = _of_tokens(found)
+    if not len(windows):
+        return _no_units(found).assign(period="")
+    text = replace(found, windows=windows, books=replace(found.books, postings=postings))
+    costs = unit_costs_by_period(text, period).set_index("period")
+    sold = profit_and_loss(with_period(postings, period, found.calendar), ["period"])
     by_period = {_period_name(found, period, number): own for number, own in sold.groupby("period")}
     parts = []
     for name, figures in costs.iterrows():
@@ -219,7 +256,7 @@ LOADS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
 def load_curve(found: Accounts, loads: tuple[float, ...] = LOADS) -> pd.DataFrame:
-    """The penalty of idle capacity: load, usd_per_million_output_tokens.
+    """The penalty of idle capacity: load, usd_per_million_output_tokens (of the services that make tokens).
 
     Load is requests completed over those that all GPUs paid for would serve within the promise (load test), not the busy
     share of time: a GPU that serves one request alone is busy and nearly empty. The mix of tokens stays, so fixed costs
@@ -227,12 +264,14 @@ def load_curve(found: Accounts, loads: tuple[float, ...] = LOADS) -> pd.DataFram
     """
     import pandas as pd
 
-    sums, load = totals(found.books.postings).iloc[0] / found.replications, load_of(found.windows)
-    variable = _variable_usd(found)
-    tokens = float(found.windows.output_tokens.sum()) / found.replications
-    hours = float(found.windows.end_s.max() - found.windows.start_s.min()) / HOUR_S
+    windows, postings = _of_tokens(found)
+    found = replace(found, windows=windows, books=replace(found.books, postings=postings))
+    tokens = float(windows.output_tokens.sum()) / found.replications
+    load = load_of(windows)
     if not tokens or not load > 0:
         return pd.DataFrame({"load": loads, "usd_per_million_output_tokens": float("nan")})
+    sums, variable = totals(postings).iloc[0] / found.replications, _variable_usd(found)
+    hours = float(windows.end_s.max() - windows.start_s.min()) / HOUR_S
     fixed = cost_against_load((sums.cost - variable) / hours, tokens / load / hours, loads)
     return pd.DataFrame({"load": loads, "usd_per_million_output_tokens": fixed + variable / tokens * MILLION})
 

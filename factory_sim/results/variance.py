@@ -17,6 +17,7 @@ import numpy as np
 from factory_sim.errors import RunError, closest
 from factory_sim.inputs.money import Money
 from factory_sim.ledger.bands import draw_prices, vintages, with_vintage
+from factory_sim.ledger.makers import maker_services, of_tokens
 from factory_sim.ledger.plan_facts import with_plan_facts
 from factory_sim.ledger.postings import post
 from factory_sim.ledger.sanity import SPOT
@@ -117,9 +118,9 @@ def _money_split(
     services = sorted({str(name) for windows in spans for name in windows.service.unique()})
 
     def values(money: Money) -> np.ndarray:
-        return _figure(figure, [_parts(windows, post(windows, money, start=start)) for windows in spans])
+        return _figure(figure, [_parts(windows, post(windows, money, start=start), figure) for windows in spans])
 
-    stated = [_parts(windows, post(windows, terms, start=start)) for windows in spans]
+    stated = [_parts(windows, post(windows, terms, start=start), figure) for windows in spans]
     with np.errstate(divide="ignore", invalid="ignore"):
         whole = _figure(figure, stated)
     if not np.isfinite(whole).all():
@@ -134,8 +135,10 @@ def _money_split(
     return _table(found, whole, _fit_of_parts(figure, stated, spans, draws))
 
 
-def _parts(windows: pd.DataFrame, postings: pd.DataFrame) -> pd.DataFrame:
-    """The sums that figures are made of, by service, stage and replication."""
+def _parts(windows: pd.DataFrame, postings: pd.DataFrame, figure: str) -> pd.DataFrame:
+    """The sums that a figure is made of, by service, stage and replication; per token those of services of tokens."""
+    makers = maker_services(windows) if "per_million" in figure else {}
+    windows, postings = windows[of_tokens(windows, makers)], postings[of_tokens(postings, makers)]
     return unit_costs(windows, postings, ["service", "stage", "replication"])[list(_SUMS)].fillna(0.0)
 
 
@@ -240,10 +243,11 @@ def _draw(draws: pd.DataFrame, source: str, service: str, stage: str, replicatio
 
 
 def _fit_of_played(values: np.ndarray, figure: str, windows: pd.DataFrame, draws: pd.DataFrame | None) -> Fit | None:
-    """A figure without money, fitted to the draws of all stages weighted by their output tokens."""
+    """A figure without money, fitted to the draws of all stages weighted by their output tokens (requests without)."""
     if draws is None:
         return None
-    tokens = windows.groupby(["service", "stage"], observed=True).output_tokens.sum()
+    weights = "output_tokens" if windows.output_tokens.any() else "requests_completed"
+    tokens = windows.groupby(["service", "stage"], observed=True)[weights].sum()
     tokens = tokens / max(float(tokens.sum()), 1.0)
     replications = windows.replication.drop_duplicates().sort_values()
     wanted = {source: [source] for source in ("profile error", "demand forecast")}

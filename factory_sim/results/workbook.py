@@ -24,6 +24,7 @@ from factory_sim.ledger import tariffs
 from factory_sim.ledger.accounts import NANO, line_title, statement_titles
 from factory_sim.ledger.bands import other_prices
 from factory_sim.ledger.fleet import all_terms
+from factory_sim.ledger.makers import maker_services
 from factory_sim.ledger.plan_facts import with_plan_facts
 from factory_sim.ledger.plans import plans_of, token_rows
 from factory_sim.ledger.postings import Books, keep_books
@@ -53,6 +54,8 @@ class Pack:
     the ledger has it)."""
     traffic: pd.DataFrame
     """week, input_tokens, output_tokens, requests_completed, gpu_hours."""
+    tokens_only: bool = True
+    """Whether all services make tokens, so that the whole cost over tokens means something."""
     invoices: pd.DataFrame | None = None
     """Invoice lines by group, customer, month and line (mean over replications), where customers are told apart."""
 
@@ -80,12 +83,18 @@ def pack(run: StoredRun) -> Pack:
         "not live": "top-ups to minimums and shortfalls of commitments (column Amount is: settled in the run); which "
         "tokens fall into which volume tier or allowance; demand (what was served does not answer to a price here)",
     }
+    makers = maker_services(windows)
+    if makers:
+        facts["cost of tokens"] = (
+            f"not in this workbook: {', '.join(sorted(makers))} make images or videos; `factory-sim statement` has it"
+        )
     facts |= _terms(stored.money)
     return Pack(
         facts,
         _with_bases(books.rows, stored.money, sorted(map(str, windows.gpu.unique()))),
         _quantities(books, count),
         traffic.reset_index(),
+        not makers,
         _invoices(books, count),
     )
 
@@ -294,8 +303,9 @@ def _statement_sheet(sheet, content: Pack, last: int) -> dict[str, int]:
     for number, name in enumerate(_TOKENS):
         letter = chr(ord("B") + number)
         page.add(name.replace("_", " ").capitalize(), f"=Traffic!{letter}{{line}}", name)
-    page.ratio("Cost per million output tokens, USD", "cost", "output_tokens", "*1000000")
-    page.ratio("Cost per million input tokens, USD", "cost", "input_tokens", "*1000000")
+    if content.tokens_only:
+        page.ratio("Cost per million output tokens, USD", "cost", "output_tokens", "*1000000")
+        page.ratio("Cost per million input tokens, USD", "cost", "input_tokens", "*1000000")
     page.ratio("Revenue per GPU-hour, USD", "revenue", "gpu_hours")
     page.ratio("Cost per request, USD", "cost", "requests_completed")
     page.ratio("Gross margin, fraction", "margin", "revenue")

@@ -5,10 +5,12 @@ import pandas as pd
 from scipy.stats import t as student
 
 from factory_sim.engine.load_test import load_test
+from factory_sim.engine.outputs import MAKES_TOKENS
 from factory_sim.engine.requests import scheduling_options
 from factory_sim.engine.resolve import ResolvedService, ResolvedStage, resolve
 from factory_sim.engine.threads import side_by_side
 from factory_sim.errors import CapacityError
+from factory_sim.inputs.generation import OutputSlo
 from factory_sim.inputs.scenario import Scenario
 
 CONFIDENCE = 0.95
@@ -20,8 +22,9 @@ def capacity(scenario: Scenario, tests: int = 5) -> pd.DataFrame:
     Every stage is load-tested `tests` times with independent arrivals and lengths, warm-up dropped. One row a stage:
     service, stage, profile, trust, gpu, gpus_per_instance, instances, requests_per_s (mean over tests, one instance),
     ci_low, ci_high (95 % confidence of that mean: sampling), band_low, band_high (P10, P90 under the profile's error),
-    output_tokens_per_s_per_gpu, fleet_requests_per_s, fleet_output_tokens_per_s, limited_by (ttft, tpot, or "queue":
-    beyond it the number in the system keeps growing), requests_played.
+    output_tokens_per_s_per_gpu, fleet_requests_per_s, fleet_output_tokens_per_s (none of images and videos, of which a
+    request is one), limited_by (ttft, tpot, time_to_output, or "queue": beyond it the number in the system keeps
+    growing), requests_played.
 
     Raises CapacityError where no load keeps the promise.
     """
@@ -45,7 +48,7 @@ def _row(scenario: Scenario, service: ResolvedService, stage: ResolvedStage, tes
     mean = float(found.mean())
     half = float(student.ppf(0.5 + CONFIDENCE / 2, tests - 1) * found.std(ddof=1) / np.sqrt(tests))
     ratio = [curves[0].capacity_per_s(slo.ttft_p95_s, slo.tpot_p95_s, f) / found[0] for f in reversed(system.tpot_band)]
-    tokens = mean * service.lengths.mean_osl
+    tokens = mean * service.lengths.mean_osl if service.makes == MAKES_TOKENS else float("nan")
     return {
         "service": service.name,
         "stage": stage.stage.name,
@@ -74,4 +77,6 @@ def _limit(curve, slo, capacity_per_s: float) -> str:
     by_tpot = curve.capacity_per_s(loose, slo.tpot_p95_s)
     if capacity_per_s >= curve.capacity_per_s(loose, loose):
         return "queue"
+    if isinstance(slo, OutputSlo):
+        return "time_to_output"
     return "ttft" if by_ttft < by_tpot else "tpot"

@@ -3,6 +3,7 @@
 import pandas as pd
 
 from factory_sim.calibration.frontier import at_speed
+from factory_sim.inputs.generation import OutputSlo
 from factory_sim.inputs.scenario import Scenario
 from factory_sim.results.run import Run
 from factory_sim.studies.frontier import scenario_frontier
@@ -67,6 +68,8 @@ def stages(scenario: Scenario, service: str) -> pd.DataFrame:
 def promises(scenario: Scenario, service: str) -> dict[str, float]:
     """Promised limits in seconds by figure."""
     slo = scenario.services[service].slo
+    if isinstance(slo, OutputSlo):
+        return {"time_to_output_p95": slo.time_to_output_p95_s}
     return {"ttft_p95": slo.ttft_p95_s, "tpot_p95": slo.tpot_p95_s}
 
 

@@ -5,6 +5,7 @@ import pandas as pd
 from factory_sim.calibration.frontier import FrontierStage, frontier
 from factory_sim.errors import FactorySimError
 from factory_sim.inputs import catalog
+from factory_sim.inputs.generation import OutputSlo
 from factory_sim.inputs.prices import price_book
 from factory_sim.inputs.scenario import Scenario
 from factory_sim.inputs.services import Stage
@@ -20,6 +21,8 @@ def scenario_frontier(
     """
     wanted = scenario.services[service]
     found, notes = [], []
+    if isinstance(wanted.slo, OutputSlo):
+        return pd.DataFrame(), [f"{service}: {wanted.model} makes no tokens; `profiles show` has its measured batches"]
     for stage in wanted.stages:
         one = _frontier_stage(wanted.model, stage, isl, osl)
         try:

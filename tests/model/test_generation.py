@@ -71,11 +71,22 @@ def test_the_kernel_plays_batches_of_waiting_requests():
 
 def test_energy_of_full_batches_is_that_of_the_outputs_and_idle_time_costs():
     service = generation_service("PixArt", "h100", 1, 4)
-    value, low, high = generation_energy_j(service, 10, 40, 10 * service.latency_s, 10 * service.latency_s)
-    assert value == pytest.approx(40 * service.energy_per_output_j)
-    assert low < value < high
-    idle, _, _ = generation_energy_j(service, 10, 40, 10 * service.latency_s, 20 * service.latency_s)
-    assert idle > value
+    busy_s, system = 10 * service.latency_s, generation_system(service)
+    working, idle, (low, high) = generation_energy_j(system, [4] * 10, busy_s, busy_s)
+    assert working == pytest.approx(40 * service.energy_per_output_j)
+    assert idle == 0.0
+    assert low < working < high
+    assert generation_energy_j(system, [4] * 10, busy_s, 2 * busy_s)[1] > 0
+
+
+def test_energy_of_mixed_batches_is_the_sum_of_each_at_its_own_power():
+    system = generation_system(generation_service("SANA1.5_1.6B", "b200", 1, 16))
+    sizes, latency_s = np.array([1, 1, 16]), system.workers[0].step.base_s
+    working, _, _ = generation_energy_j(system, sizes, latency_s[sizes].sum(), latency_s[sizes].sum())
+    power_w = np.array(system.power_by_batch_w)
+    assert working == pytest.approx(sum(latency_s[n] * power_w[n - 1] for n in sizes))
+    mean = np.interp(sizes.mean(), np.arange(1, 17), power_w)
+    assert working != pytest.approx(mean * latency_s[sizes].sum(), rel=0.01)  # watts do not follow the mean batch
 
 
 def test_names_that_are_unknown_ambiguous_or_sound_are_told():

@@ -7,6 +7,7 @@ import simpy
 
 from factory_sim.engine.control.service import SPOT, Kind, Service
 from factory_sim.engine.journal import Journal
+from factory_sim.engine.outputs import MAKES_TOKENS
 from factory_sim.inputs.events import Delivery, Move, Upgrade
 from factory_sim.inputs.operations import Maintenance
 from factory_sim.inputs.scenario import Scenario
@@ -154,14 +155,15 @@ def upgrade(
         journal.note(env.now, "canary_begins", service.name, "upgrade", f"{trial} of {total} instances")
         yield from _restart(env, service, old.key, new.key, trial, downtime_s)
         yield env.timeout(event.canary_hours * HOUR_S)
-        ratio = service.quantile("tpot", 0.5, new.key) / service.quantile("tpot", 0.5, old.key)
+        metric = "tpot" if service.resolved.makes == MAKES_TOKENS else "time_to_output"
+        ratio = service.quantile(metric, 0.5, new.key) / service.quantile(metric, 0.5, old.key)
         if ratio > event.worst_tpot:
             journal.note(
                 env.now,
                 "rolled_back",
                 service.name,
                 "upgrade",
-                f"median TPOT of the trial {ratio:.2f} times the others'",
+                f"median {'TPOT' if metric == 'tpot' else 'time to output'} of the trial {ratio:.2f} times the others'",
             )
             yield from _restart(env, service, new.key, old.key, service.fleet.up(new.key), downtime_s)
             service.changing = False

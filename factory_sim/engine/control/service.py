@@ -12,11 +12,13 @@ from factory_sim.engine.control.fleet import Count, Fleet
 from factory_sim.engine.control.view import View
 from factory_sim.engine.facts import Facts
 from factory_sim.engine.journal import Journal
+from factory_sim.engine.outputs import MAKES_TOKENS
 from factory_sim.engine.resolve import ResolvedService, ResolvedStage
 from factory_sim.histogram import quantile_rows
 from factory_sim.inputs import catalog
 from factory_sim.inputs.operations import ColdStart
 from factory_sim.inputs.reliability import operation
+from factory_sim.model.generation import GenerationSystem
 from factory_sim.model.step_time import weight_bytes
 from factory_sim.units import GIGABYTE_BYTES, HOUR_S
 
@@ -178,13 +180,15 @@ class Service:
 
     def _cold_start_s(self, key: str) -> float:
         system = self.kinds[key].stage.system
-        model = catalog.model(system.model)
-        always, experts = weight_bytes(model, system.precision)
-        copies = sum(worker.count for worker in system.workers)
+        if isinstance(system, GenerationSystem):
+            weights = system.weight_bytes
+        else:
+            copies = sum(worker.count for worker in system.workers)
+            weights = copies * sum(weight_bytes(catalog.model(system.model), system.precision))
         cold = self.cold_start
         bandwidth = operation("weights_bandwidth", cold.weights_gb_per_s) * GIGABYTE_BYTES
         return (
-            copies * (always + experts) / bandwidth
+            weights / bandwidth
             + operation("engine_start", cold.engine_start_s)
             + operation("graph_capture", cold.graph_capture_s)
         )
@@ -255,6 +259,7 @@ def view_of(
 ) -> View:
     """What the service shows to its autoscaler now; without `latencies` these are NaN (they take time to merge)."""
     slo = service.resolved.service.slo
+    first = "ttft" if service.resolved.makes == MAKES_TOKENS else "time_to_output"
     return View(
         service=service.name,
         time_s=service.env.now,
@@ -270,8 +275,8 @@ def view_of(
         waiting=service.waits(),
         capacity_per_s=service.capacity_per_s(service.current) * service.resolved.service.admission.headroom,
         in_system=service.in_system(),
-        ttft_p95_s=service.quantile("ttft", 0.95) if latencies else math.nan,
-        tpot_p95_s=service.quantile("tpot", 0.95) if latencies else math.nan,
+        ttft_p95_s=service.quantile(first, 0.95) if latencies else math.nan,
+        tpot_p95_s=service.quantile("tpot", 0.95) if latencies and first == "ttft" else math.nan,
         ttft_limit_s=slo.ttft_p95_s,
         tpot_limit_s=slo.tpot_p95_s,
         target_load=target_load,

@@ -241,7 +241,7 @@ def _row(
     return row | {
         "replication": replication, "start_s": start_s, "end_s": end_s, "week": int(start_s // WEEK_S) + 1,
         "service": job.name, "stage": job.name, "site": place.name, "profile": f"training mfu {job.spec.mfu}",
-        "gpu": catalog.gpu(job.spec.gpu).name, "trust": "extrapolated", "replicas": float(gpus > 0), "gpus": float(gpus),
+        "gpu": catalog.gpu(job.spec.gpu).name, "makes": "tokens", "trust": "extrapolated", "replicas": float(gpus > 0), "gpus": float(gpus),
         "gpu_hours": gpus * seconds / HOUR_S, "gpu_hours_down": 0.0, "gpu_hours_broken": 0.0, "busy_fraction": active,
         "time_input_s": 0.0, "time_output_s": active * seconds, "time_idle_s": (1.0 - active) * seconds,
         "instance_s": 0.0, "decode_sequences": 0.0, "output_energy_j": gpu_j, "gpu_energy_j": gpu_j, "it_energy_j": it_j,

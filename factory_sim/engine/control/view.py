@@ -32,8 +32,9 @@ class View:
     in_system: float
     """Requests at one instance."""
     ttft_p95_s: float
+    """Of the last interval (of images and videos the time to the output); NaN if nothing was served."""
     tpot_p95_s: float
-    """Of the last interval; NaN if nothing was served."""
+    """Likewise; NaN for images and videos, which have none."""
     ttft_limit_s: float
     tpot_limit_s: float
     target_load: float

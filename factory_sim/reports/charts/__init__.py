@@ -16,6 +16,8 @@ from factory_sim.reports.charts.frontier import frontier_chart, plot_frontier
 from factory_sim.reports.charts.over_time import (
     latency_chart,
     money_chart,
+    output_latency_chart,
+    outputs_chart,
     plot_figure,
     plot_latency,
     plot_traffic,
@@ -26,7 +28,7 @@ from factory_sim.reports.charts.timeline import plot_events, plot_spans, timelin
 from factory_sim.reports.charts.waterfall import plot_waterfall, waterfall_chart
 
 __all__ = [
-    "accuracy_chart", "comparison_chart", "frontier_chart", "latency_chart", "money_chart", "plot_accuracy",
+    "accuracy_chart", "comparison_chart", "frontier_chart", "latency_chart", "money_chart", "output_latency_chart", "outputs_chart", "plot_accuracy",
     "plot_events", "plot_figure", "plot_frontier", "plot_latency", "plot_runs", "plot_spans", "plot_traffic",
     "plot_waterfall", "save", "settings", "timeline_chart", "traffic_chart", "waterfall_chart", "write_charts",
     "write_comparison",
@@ -56,7 +58,7 @@ def write_charts(
     series: start_s, end_s, figure, service, value, low, high, unit; `service` picks whose. stages: name, start_s,
     end_s, label. promises: limit in seconds by figure. steps, frontier, spans, events: frames of `waterfall_chart`,
     `frontier_chart` and `timeline_chart`. by_service: `stages`, `promises` and `steps` of each service of a factory
-    that has several, drawn as `latency-<service>` and `waterfall-<service>`. A chart whose figures or frame are
+    that has several, drawn as `latency-<service>`, `outputs-<service>` and `waterfall-<service>`. A chart whose figures or frame are
     missing or empty is not written.
     """
     folder = Path(folder)
@@ -72,7 +74,7 @@ def write_charts(
     for name, frames in (by_service or {}).items():
         theirs = dict(subtitle=f"{subtitle} · {name}" if subtitle else name, footnote=footnote)
         charts = _over_time(_of(series, name), *map(frames.get, ("stages", "promises", "steps")), theirs)
-        drawn |= {f"{chart}-{name}": charts[chart] for chart in ("latency", "waterfall") if chart in charts}
+        drawn |= {f"{chart}-{name}": charts[chart] for chart in ("latency", "outputs", "waterfall") if chart in charts}
     formats = tuple(formats)
     return [path for name, figure in drawn.items() for path in save(figure, folder, name, formats)]
 
@@ -89,6 +91,10 @@ def _over_time(series: pd.DataFrame, stages, promises, steps, common: dict) -> d
         drawn["money"] = money_chart(series, stages, **common)
     if has & {"ttft_p95", "tpot_p95"}:
         drawn["latency"] = latency_chart(series, stages, promises, **common)
+    elif "time_to_output_p95" in has:
+        drawn["latency"] = output_latency_chart(series, stages, promises, **common)
+    if has & {"cost_per_image", "cost_per_video"}:
+        drawn["outputs"] = outputs_chart(series, stages, **common)
     if "requests_completed" in has:
         drawn["traffic"] = traffic_chart(series, stages, **common)
     if steps is not None and len(steps) > 1:

@@ -114,6 +114,49 @@ def latency_chart(
     return sheet.figure
 
 
+def output_latency_chart(
+    series: pd.DataFrame,
+    stages: pd.DataFrame | None = None,
+    promises: Mapping[str, float] | None = None,
+    *,
+    title: str = "",
+    subtitle: str = "",
+    footnote: str = "",
+) -> Figure:
+    """Time to an image or video (p50, p95, p99) over time against the promise."""
+    with look.settings():
+        title = title or "How fast images and videos were finished"
+        sheet, scale = _sheet(series, [2.4], stages, title, subtitle, footnote, right_in=1.0)
+        plot_latency(series, "time_to_output", sheet.panels[0], scale=scale, promises=promises)
+        look.panel_title(sheet.panels[0], "Time from request to finished output")
+    return sheet.figure
+
+
+OUTPUT_PANELS = (
+    ("images", "Images", "images"), ("cost_per_image", "Cost of an image", ""),
+    ("energy_per_image", "Energy of an image", ""), ("videos", "Videos", "videos"),
+    ("cost_per_video_second", "Cost of a second of video", ""), ("energy_per_video", "Energy of a video", ""),
+)  # fmt: skip
+"""Figure, title and what is counted in an interval, of each panel of `outputs_chart`."""
+
+
+def outputs_chart(
+    series: pd.DataFrame, stages: pd.DataFrame | None = None, *, title: str = "", subtitle: str = "", footnote: str = ""
+) -> Figure:
+    """Images and videos over time, what each costs and the energy it takes: a panel for each figure that is there."""
+    present = set(series.figure[series.value.notna()])
+    panels = [panel for panel in OUTPUT_PANELS if panel[0] in present]
+    with look.settings():
+        title = title or "What was made, and what each cost"
+        sheet, scale = _sheet(series, [1.35] * len(panels), stages, title, subtitle, footnote)
+        for ax, (name, told, counted) in zip(sheet.panels, panels):
+            plot_figure(series, name, ax, scale=scale)
+            look.panel_title(ax, told)
+            own = series[series.figure == name]
+            ax.set_ylabel(f"{counted} per {interval_label(own)}" if counted else own.unit.iloc[0])
+    return sheet.figure
+
+
 def plot_traffic(series: pd.DataFrame, ax: Axes, *, scale: look.TimeScale) -> Axes:
     """Draw requests served, turned away on top of them, those that arrived and (if given) all that were wanted."""
     served, away = (series[series.figure == name] for name in ("requests_completed", "requests_turned_away"))
@@ -141,7 +184,8 @@ def traffic_chart(
     the output tokens themselves, and how much of the fleet was busy."""
     present = set(series.figure)
     with look.settings():
-        extra = [name for name in ("output_tokens", "utilisation") if name in present]
+        made = set(series.figure[(series.figure == "output_tokens") & (series.value > 0)])
+        extra = [name for name in ("output_tokens", "utilisation") if name in made | (present - {"output_tokens"})]
         title = title or "Demand, served and turned away"
         sheet, scale = _sheet(series, [2.3, *[1.15] * len(extra)], stages, title, subtitle, footnote)
         traffic = sheet.panels[0]

@@ -66,7 +66,8 @@ def window_facts(
     unused_gpu_s = (idle * size + down_gpus + broken_gpus) * seconds
     unused_j = idle_watts(gpu) * unused_gpu_s
     gpu_j = row["input_energy_j"] + row["output_energy_j"] + row["idle_energy_j"] + unused_j
-    it_j = gpu_j + host_watts(gpu) * (instance_s * size + unused_gpu_s)
+    powered_s = instance_s * size + unused_gpu_s
+    it_j = gpu_j + (host_watts(gpu, gpu_j / powered_s) * powered_s if powered_s else 0.0)
     row |= {
         "idle_energy_j": row["idle_energy_j"] + unused_j,
         "gpu_energy_j": gpu_j,

@@ -8,7 +8,7 @@ from factory_sim.model.energy import (
     WindowLoad,
     busy_fraction_of_board_power,
     energy_split_j,
-    it_power_w,
+    host_power_w,
     power_curve,
     window_power_w,
 )
@@ -58,9 +58,14 @@ def idle_watts(gpu: str) -> float:
     return curve.board_power_w * curve.idle
 
 
-def host_watts(gpu: str) -> float:
-    """Watts of host and network that come with one GPU whatever its load."""
-    return float(it_power_w(power_curve(gpu), 0.0))
+def idle_it_watts(gpu: str) -> float:
+    """Watts of one GPU that runs nothing, with its host and network."""
+    return idle_watts(gpu) + host_watts(gpu, idle_watts(gpu))
+
+
+def host_watts(gpu: str, gpu_w: float) -> float:
+    """Watts of host and network that come with one GPU while that draws `gpu_w`; linear, so it holds for means too."""
+    return float(host_power_w(power_curve(gpu), gpu_w))
 
 
 def _load(system: ServingSystem, worker: Worker, counters: dict[str, np.ndarray], seconds: float) -> WindowLoad:
@@ -84,7 +89,8 @@ def _load(system: ServingSystem, worker: Worker, counters: dict[str, np.ndarray]
 
 def nameplate_watts(gpu: str) -> float:
     """Watts of one GPU at board power, with its host and network."""
-    return power_curve(gpu).board_power_w + host_watts(gpu)
+    board_w = power_curve(gpu).board_power_w
+    return board_w + host_watts(gpu, board_w)
 
 
 def training_watts(gpu: str, precision: str, mfu: float, memory_utilisation: float) -> float:

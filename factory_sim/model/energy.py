@@ -23,6 +23,7 @@ import numpy as np
 
 from factory_sim.errors import ProfileError, closest
 from factory_sim.inputs import catalog
+from factory_sim.inputs.reliability import operation
 from factory_sim.model.step_time import WorkerFacts, experts_touched
 
 PRECISION_CLASS = {"bf16": "bf16", "fp16": "bf16", "fp8": "fp8", "int8": "fp8", "fp4": "fp4", "int4": "bf16"}
@@ -36,7 +37,7 @@ class PowerCurve:
     gpu: str
     board_power_w: float
     host_share_w: float
-    """Host and network share that comes with one GPU, W; drawn whatever the load."""
+    """Host and network share that comes with one GPU at board power, W; see `host_power_w`."""
     floor: float
     """Fraction of board power while an engine runs and moves nothing."""
     memory: float
@@ -144,9 +145,19 @@ def gpu_power_band_w(curve: PowerCurve, power_w, busy_fraction):
     return low, np.minimum(high, curve.board_power_w)
 
 
+def host_power_w(curve: PowerCurve, power_w):
+    """Watts of the share of host and network cards that comes with one GPU while that draws `power_w`.
+
+    The catalogue's host share is drawn at board power. A part of it (operations.csv: host_idle_share) is drawn
+    whatever the load; the rest, fans, losses of power supplies and processors, follows the GPU's power.
+    """
+    idle = operation("host_idle_share")
+    return curve.host_share_w * (idle + (1.0 - idle) * np.asarray(power_w) / curve.board_power_w)
+
+
 def it_power_w(curve: PowerCurve, power_w):
-    """Watts of one GPU with its share of host and network cards, which is drawn whatever the load."""
-    return np.asarray(power_w) + curve.host_share_w
+    """Watts of one GPU that draws `power_w` with its share of host and network cards."""
+    return np.asarray(power_w) + host_power_w(curve, power_w)
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,13 @@ import pytest
 
 from factory_sim.errors import FactorySimError
 from factory_sim.inputs import catalog
+from factory_sim.inputs.reliability import operation
 from factory_sim.model.energy import (
     WindowLoad,
     energy_split_j,
     gpu_power_band_w,
     gpu_power_w,
+    host_power_w,
     it_power_w,
     power_curve,
     window_power_w,
@@ -63,7 +65,17 @@ def test_window_without_steps_draws_idle_power_and_the_host_comes_on_top():
     curve = power_curve("h100")
     power_w, _, _ = window_power_w(curve, facts(), load(busy_s=0.0, steps=0.0, prefill=0.0), "bf16")
     assert power_w[0] == pytest.approx(curve.idle * curve.board_power_w)
-    assert it_power_w(curve, power_w)[0] == pytest.approx(power_w[0] + catalog.gpu("h100").host_share_w)
+    share = operation("host_idle_share")
+    host_w = catalog.gpu("h100").host_share_w * (share + (1 - share) * curve.idle)
+    assert it_power_w(curve, power_w)[0] == pytest.approx(power_w[0] + host_w)
+
+
+def test_host_power_is_the_catalogues_at_board_power_and_falls_in_proportion_to_what_the_gpu_saves():
+    curve, host_w = power_curve("h200"), catalog.gpu("h200").host_share_w
+    at = [float(host_power_w(curve, share * curve.board_power_w)) for share in (0.0, 0.5, 1.0)]
+    assert at[2] == pytest.approx(host_w)
+    assert at[1] == pytest.approx((at[0] + at[2]) / 2)
+    assert at[0] == pytest.approx(operation("host_idle_share") * host_w)
 
 
 def test_window_power_is_the_busy_weighted_mean_of_running_and_idle():

@@ -8,7 +8,7 @@ import simpy
 from factory_sim.engine.control.fleet import Pulse
 from factory_sim.engine.control.service import Place
 from factory_sim.engine.journal import Journal
-from factory_sim.engine.watts import host_watts, idle_watts, nameplate_watts
+from factory_sim.engine.watts import idle_it_watts, nameplate_watts
 from factory_sim.errors import ScenarioError
 from factory_sim.inputs.calendar_rules import gpus_held
 from factory_sim.inputs.events import Curtailment, HeatWave
@@ -48,14 +48,14 @@ def check_power(scenario: Scenario) -> None:
     for name, site in scenario.places.items():
         for day in days if site.power and site.power.mw else ():
             idle_w = sum(
-                job.gpus * (idle_watts(job.gpu) + host_watts(job.gpu))
+                job.gpus * idle_it_watts(job.gpu)
                 for job in scenario.training.values()
                 if job.site == name
             )
             for service, spec in scenario.services.items():
                 if spec.site == name:
                     gpu = [stage for stage in spec.stages if stage.from_day <= day][-1].system.gpu
-                    idle_w += gpus_held(scenario, service, day) * (idle_watts(gpu) + host_watts(gpu))
+                    idle_w += gpus_held(scenario, service, day) * idle_it_watts(gpu)
             if idle_w * site.pue > site.power.mw * MEGAWATT_W:
                 raise ScenarioError(
                     f"{'site' if name == 'main' else f'sites.{name}'}.power.mw: {site.power.mw:g} MW; the GPUs there on "

@@ -103,7 +103,7 @@ def train(
         start_s, gpus = env.now, job.gpus
         halted = gpus == 0 or not place.lit or (spec.pause_when_curtailed and bool(place.caps_w))
         place.trains(
-            job.name, 0.0 if halted else gpus * (busy_w + host_watts(spec.gpu)), gpus * nameplate_watts(spec.gpu)
+            job.name, 0.0 if halted else gpus * (busy_w + host_watts(spec.gpu, busy_w)), gpus * nameplate_watts(spec.gpu)
         )
         boundary = min((math.floor(start_s / interval_s + 1e-9) + 1) * interval_s, scenario.duration_s)
         speed = 0.0 if halted else _speed(job, scenario, mfu, gpus)
@@ -234,8 +234,9 @@ def _row(
 ) -> dict:
     """One row of the journal: GPUs that train (or wait) over a stretch."""
     seconds = end_s - start_s
-    gpu_j = gpus * seconds * (active * busy_w + (1.0 - active) * idle_watts(job.spec.gpu))
-    it_j = gpu_j + gpus * seconds * host_watts(job.spec.gpu)
+    gpu_w = active * busy_w + (1.0 - active) * idle_watts(job.spec.gpu)
+    gpu_j = gpus * seconds * gpu_w
+    it_j = gpu_j + gpus * seconds * host_watts(job.spec.gpu, gpu_w)
     row = dict.fromkeys((*COUNTS, "requests_turned_away", "reasoning_tokens"), 0.0)
     row.pop("requests_refused")
     return row | {

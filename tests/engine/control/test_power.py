@@ -5,10 +5,11 @@ import pytest
 from bed import another, play, same, scenario
 
 from factory_sim.engine.control.power import check_power, clock_energy, keep_below, outside_c, pue_at
-from factory_sim.engine.watts import host_watts, idle_watts, nameplate_watts, training_watts
+from factory_sim.engine.watts import idle_it_watts, idle_watts, nameplate_watts, training_watts
 from factory_sim.errors import ScenarioError
 from factory_sim.inputs.operations import Cooling
 from factory_sim.inputs.scenario import Site
+from factory_sim.model.energy import power_curve
 from factory_sim.units import DAY_S, HOUR_S, MEGAWATT_W
 
 BUSY = {"load": 0.9}
@@ -136,11 +137,11 @@ def test_a_curtailment_needs_a_cap_of_one_kind():
 @pytest.mark.parametrize("precision", ["bf16", "fp16", "fp8", "int8", "fp4", "int4"])
 def test_a_training_gpu_of_any_precision_draws_between_idle_and_board_power(precision):
     watts = training_watts("b200", precision, 0.4, 0.3)
-    assert idle_watts("b200") < watts <= nameplate_watts("b200") - host_watts("b200")
+    assert idle_watts("b200") < watts <= power_curve("b200").board_power_w
 
 
 def test_a_site_that_cannot_power_its_idle_gpus_is_an_error():
-    needed_mw = 20 * (idle_watts("h100") + host_watts("h100")) * 1.25 / MEGAWATT_W
+    needed_mw = 20 * idle_it_watts("h100") * 1.25 / MEGAWATT_W
     check_power(scenario(site={"gpus": 200, "power": {"mw": 1.01 * needed_mw}}))
     with pytest.raises(ScenarioError, match=r"site.power.mw: .* on day 0 draw .* MW at the meter while they idle"):
         check_power(scenario(site={"gpus": 200, "power": {"mw": 0.99 * needed_mw}}))

@@ -178,7 +178,8 @@ class PowerCap(Record):
     """Cap on the facility's power, MW; without it only curtailment calls cap it."""
     by: Literal["frequency", "priority", "shed"] = "frequency"
     """`frequency`: all GPUs are clocked down alike, instances are switched off only at the lowest clock; `priority`:
-    the same, service by service, the least urgent first; `shed`: instances are switched off, least urgent first."""
+    the least urgent service alone is clocked down, then switched off, before the next one is touched; `shed`:
+    instances are switched off, least urgent first."""
     slowest: Annotated[float, Field(ge=1.0, le=4.0)] = 2.0
     """Step times at the lowest clock over those at the full one."""
     carbon_by_hour: tuple[NonNegative, ...] = ()

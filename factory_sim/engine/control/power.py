@@ -152,32 +152,44 @@ def keep_below(
     how many serve. Returns (slower, dark, power). The least urgent services are cut first where the mode says so.
     """
     slower, dark = dict.fromkeys(range(len(urgency)), 1.0), dict.fromkeys(range(len(urgency)), 0.0)
+    fits = limit_w * (1 + NEAR)
     power = draw(slower, dark)
-    if power <= limit_w * (1 + NEAR):
+    if power <= fits:
         return slower, dark, power
     order = sorted(range(len(urgency)), key=lambda i: (-urgency[i], i))
-    groups = {"frequency": [order], "priority": [[i] for i in order], "shed": []}[mode]
-    for group in groups:
-        low, high = 0, len(clocks) - 1  # the fastest clock that fits, by bisection: power falls with the clock
-        slowest = {**slower, **dict.fromkeys(group, clocks[-1])}
-        if draw(slowest, dark) > limit_w * (1 + NEAR):
-            slower = slowest
-            continue
+    for group in [[i] for i in order] if mode == "priority" else [order]:
+        if mode != "shed":
+            slower = _clock_down(group, slower, clocks, lambda trial, dark=dark: draw(trial, dark) <= fits)
+        for i in group:
+            if draw(slower, dark) <= fits:
+                break
+            dark = _switch_off(i, dark, instances(i), lambda trial, slower=slower: draw(slower, trial) <= fits)
+        power = draw(slower, dark)
+        if power <= fits:
+            break
+    return slower, dark, power
+
+
+def _clock_down(
+    group: list[int], slower: dict[int, float], clocks: list[float], holds: Callable[[dict[int, float]], bool]
+) -> dict[int, float]:
+    """The fastest clock of a group at which the cap `holds`, by bisection (power falls with the clock); else the slowest."""
+    low, high = 0, len(clocks) - 1
+    if holds({**slower, **dict.fromkeys(group, clocks[high])}):
         while high - low > 1:
             middle = (low + high) // 2
-            fits = draw({**slower, **dict.fromkeys(group, clocks[middle])}, dark) <= limit_w * (1 + NEAR)
-            low, high = (low, middle) if fits else (middle, high)
-        slower = {**slower, **dict.fromkeys(group, clocks[high])}
-        return slower, dark, draw(slower, dark)
-    for i in order:
-        low, high = 0.0, instances(i)
-        if draw(slower, {**dark, i: high}) > limit_w * (1 + NEAR):
-            dark = {**dark, i: high}
-            continue
+            enough = holds({**slower, **dict.fromkeys(group, clocks[middle])})
+            low, high = (low, middle) if enough else (middle, high)
+    return {**slower, **dict.fromkeys(group, clocks[high])}
+
+
+def _switch_off(
+    i: int, dark: dict[int, float], most: float, holds: Callable[[dict[int, float]], bool]
+) -> dict[int, float]:
+    """The fewest instances of a service to switch off so that the cap `holds`; else all `most` of them."""
+    low, high = 0.0, most
+    if holds({**dark, i: high}):
         while high - low > 1.0:
             middle = math.floor((low + high) / 2)
-            fits = draw(slower, {**dark, i: middle}) <= limit_w * (1 + NEAR)
-            low, high = (low, middle) if fits else (middle, high)
-        dark = {**dark, i: high}
-        break
-    return slower, dark, draw(slower, dark)
+            low, high = (low, middle) if holds({**dark, i: middle}) else (middle, high)
+    return {**dark, i: high}

@@ -57,7 +57,17 @@ def test_the_cap_holds_while_it_lasts(by):
     assert (power[~inside] > cap).any()
     assert {"power_capped", "power_free"} <= set(events.kind)
     served = windows.set_index("start_s").output_tokens
-    assert served[0.5 * DAY_S + 2 * HOUR_S] > 0
+    assert served[0.5 * DAY_S + 2 * HOUR_S] > 0.5 * served[0.5 * DAY_S - 2 * HOUR_S]
+
+
+def test_by_priority_the_least_urgent_is_clocked_and_switched_off_before_the_next_is_touched():
+    def draw(slower, dark):
+        return sum(10.0 * (10.0 - dark[i]) / slower[i] for i in (0, 1))
+
+    slower, dark, power = keep_below(140.0, "priority", [1.0, 1.25], [0, 1], draw, lambda index: 10.0)
+    assert slower == {0: 1.0, 1: 1.25}
+    assert dark == {0: 0.0, 1: 5.0}
+    assert power == pytest.approx(140.0)
 
 
 def test_shedding_saves_power_by_serving_fewer_and_clocks_by_serving_slower():

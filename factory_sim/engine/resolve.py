@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from factory_sim.engine.kernel.router import ROUTERS
 from factory_sim.engine.load_test import LatencyCurve, load_test
@@ -130,7 +130,7 @@ def _service(scenario: Scenario, name: str, service: Service) -> ResolvedService
         capacity = first.instances * first.capacity_per_s(service) * service.admission.headroom
         level = capacity * (demand.first_stage_capacity_multiple or 1.0)
     sigma = demand.growth_sigma_per_week if demand else 0.0
-    drifts = sigma * norm.ppf(_stratified(scenario, "forecast", name))
+    drifts = sigma * ndtri(_stratified(scenario, "forecast", name))
     return ResolvedService(name, service, lengths, mix, burstiness, rhythm, trace, stages, level, drifts)
 
 
@@ -272,4 +272,4 @@ def _stratified(scenario: Scenario, *name: str) -> np.ndarray:
 def _lognormal(band: tuple[float, float], uniform: np.ndarray) -> np.ndarray:
     """Factors whose P10 and P90 are the band."""
     low, high = math.log(band[0]), math.log(band[1])
-    return np.exp(0.5 * (low + high) + (high - low) / (2 * Z90) * norm.ppf(uniform))
+    return np.exp(0.5 * (low + high) + (high - low) / (2 * Z90) * ndtri(uniform))

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from factory_sim.engine.load_test import load_test
 from factory_sim.engine.outputs import MAKES_TOKENS
@@ -46,7 +46,7 @@ def _row(scenario: Scenario, service: ResolvedService, stage: ResolvedStage, tes
     ]
     found = np.array([curve.capacity_per_s(slo.ttft_p95_s, slo.tpot_p95_s) for curve in curves])
     mean = float(found.mean())
-    half = float(student.ppf(0.5 + CONFIDENCE / 2, tests - 1) * found.std(ddof=1) / np.sqrt(tests))
+    half = float(stdtrit(tests - 1, 0.5 + CONFIDENCE / 2) * found.std(ddof=1) / np.sqrt(tests))
     ratio = [curves[0].capacity_per_s(slo.ttft_p95_s, slo.tpot_p95_s, f) / found[0] for f in reversed(system.tpot_band)]
     tokens = mean * service.lengths.mean_osl if service.makes == MAKES_TOKENS else float("nan")
     return {

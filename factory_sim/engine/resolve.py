@@ -78,6 +78,8 @@ class ResolvedService:
     """Mean latent demand at the start, requests/s over the whole factory; the same in every replication."""
     forecast_drifts: np.ndarray
     """Drift of log demand a week in each replication."""
+    job_lengths: LengthModel | None = None
+    """Lengths of batch jobs, if there are any."""
 
     @property
     def makes(self) -> str:
@@ -119,9 +121,11 @@ def _service(scenario: Scenario, name: str, service: Service) -> ResolvedService
     except FactorySimError as error:
         raise ScenarioError(f"{where}.traffic.demand.rhythm: {error}") from None
 
+    jobs = _job_lengths(service, where, lengths)
+
     def resolved(numbered: tuple[int, Stage]) -> ResolvedStage:
         index, stage = numbered
-        return _stage(scenario, f"{where}.stages.{index} ({stage.name})", service, stage, mix)
+        return _stage(scenario, f"{where}.stages.{index} ({stage.name})", service, stage, mix, jobs)
 
     stages = tuple(side_by_side(resolved, enumerate(service.stages)))
     first = stages[0]
@@ -131,7 +135,17 @@ def _service(scenario: Scenario, name: str, service: Service) -> ResolvedService
         level = capacity * (demand.first_stage_capacity_multiple or 1.0)
     sigma = demand.growth_sigma_per_week if demand else 0.0
     drifts = sigma * ndtri(_stratified(scenario, "forecast", name))
-    return ResolvedService(name, service, lengths, mix, burstiness, rhythm, trace, stages, level, drifts)
+    return ResolvedService(name, service, lengths, mix, burstiness, rhythm, trace, stages, level, drifts, jobs)
+
+
+def _job_lengths(service: Service, where: str, lengths: LengthModel) -> LengthModel | None:
+    """Lengths of a service's batch jobs: stated, or those of its users."""
+    if service.batch is None or service.batch.lengths is None:
+        return lengths if service.batch else None
+    try:
+        return length_model(service.batch.lengths)
+    except FactorySimError as error:
+        raise ScenarioError(f"{where}.batch.lengths: {str(error).removeprefix('lengths: ')}") from None
 
 
 def _lengths(service: Service, trace: Trace | None) -> LengthModel:
@@ -162,7 +176,9 @@ def _trace(service: Service, where: str) -> Trace | None:
     return trace
 
 
-def _stage(scenario: Scenario, where: str, service: Service, stage: Stage, mix: RequestMix) -> ResolvedStage:
+def _stage(
+    scenario: Scenario, where: str, service: Service, stage: Stage, mix: RequestMix, jobs: LengthModel | None
+) -> ResolvedStage:
     wanted, lengths = stage.system, mix.served_lengths
     try:
         system = planned_system(service.model, wanted, promise_s=service.slo.ttft_p95_s)
@@ -178,6 +194,8 @@ def _stage(scenario: Scenario, where: str, service: Service, stage: Stage, mix: 
     curve = None
     if service.traffic.trace is None:
         _fits(where, system, lengths, stream(scenario.seed, "fit", where))
+        if jobs is not None:
+            _fits(f"{where}, batch jobs", system, jobs, stream(scenario.seed, "fit of jobs", where))
         curve = _tested(scenario, where, service, system, mix)
     if curve is not None and isinstance(wanted, System):
         capacity = curve.capacity_per_s(service.slo.ttft_p95_s, service.slo.tpot_p95_s)

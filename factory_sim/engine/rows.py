@@ -7,6 +7,9 @@ from factory_sim.engine.watts import host_watts, idle_watts
 from factory_sim.inputs.scenario import Scenario
 from factory_sim.units import HOUR_S, WEEK_S
 
+JOB_COUNTS = ("batch_requests_submitted", "batch_requests_dropped", "batch_requests_waiting")
+"""Columns that the queue of batch jobs fills in, where a service has one."""
+
 
 def window_facts(
     scenario: Scenario,
@@ -73,6 +76,7 @@ def window_facts(
         "gpu_energy_j": gpu_j,
         "it_energy_j": it_j,
         "trained_tokens": 0.0,
+        **dict.fromkeys(JOB_COUNTS, 0.0),
     }
     return at_pue(row, scenario.places[site].pue if pue is None else pue)
 

@@ -7,6 +7,7 @@ import numpy as np
 import simpy
 
 from factory_sim.engine.control.autoscaler import AUTOSCALERS, autoscale, check_policies, keep_spot
+from factory_sim.engine.control.batch import JobQueue
 from factory_sim.engine.control.demand import Backlog, DemandState, rate_series
 from factory_sim.engine.control.fleet import Fleet, Pulse
 from factory_sim.engine.control.market import change_price, retire, spike
@@ -17,6 +18,7 @@ from factory_sim.engine.control.service import Kind, Place, Service
 from factory_sim.engine.control.serving import Counter, Group, serve
 from factory_sim.engine.control.training import Job, train
 from factory_sim.engine.control.user_policy import user_policy
+from factory_sim.engine.filled_pool import FilledPool
 from factory_sim.engine.journal import Journal
 from factory_sim.engine.parts import linked
 from factory_sim.engine.requests import pool_options
@@ -63,7 +65,7 @@ class Factory:
         self.scenario, self.journal = scenario, Journal(replication)
         check_policies(scenario, policies, allow_code)
         self.policies, self.workers = policies, []
-        self.pools: dict[tuple[str, str, float], StagePool] = {}
+        self.pools: dict[tuple[str, str, float, bool], StagePool] = {}
         self.places = {name: Place(self.env, name, pue=site.pue) for name, site in scenario.places.items()}
         self.services: dict[str, Service] = {}
         resolved = {service.name: service for service in services}
@@ -129,6 +131,8 @@ class Factory:
             {stage.stage.name: Kind(stage.stage.name, stage, stage.stage.name) for stage in resolved.stages},
             first.stage.name,
         )  # fmt: skip
+        if spec.batch is not None:
+            service.jobs = JobQueue(spec.batch.deadline_hours * HOUR_S, spec.batch.requests_per_s)
         if spec.autoscaler:
             service.cold_start = spec.autoscaler.cold_start
         if scenario.outages:
@@ -144,11 +148,11 @@ class Factory:
         )
         return service
 
-    def _pool(self, service: Service, key: str, slower: float) -> StagePool:
+    def _pool(self, service: Service, key: str, slower: float, filled: bool) -> StagePool:
         """The pool of a kind of instance at a clock, with its own random stream; made when it is first needed."""
-        name = (service.name, key, round(slower, 6))
+        name = (service.name, key, round(slower, 6), filled)
         if name not in self.pools:
-            self.pools[name] = _pool(self.scenario, service, key, slower, self.journal)
+            self.pools[name] = _pool(self.scenario, service, key, slower, self.journal, filled)
         return self.pools[name]
 
     def _supply(self) -> None:
@@ -320,8 +324,10 @@ def _long_enough(sampling: Sampling, system: GenerationSystem) -> Sampling:
     return sampling.model_copy(update=longer)
 
 
-def _pool(scenario: Scenario, service: Service, key: str, slower: float, journal: Journal) -> StagePool:
-    """The pool of one kind of instance in this replication, with its own random stream."""
+def _pool(
+    scenario: Scenario, service: Service, key: str, slower: float, journal: Journal, filled: bool
+) -> StagePool:
+    """The pool of one kind of instance in this replication, with its own random stream; `filled` up with batch jobs."""
     sampling, kind, resolved = scenario.simulation.sampling, service.kinds[key], service.resolved
     stage: ResolvedStage = kind.stage
     capacity = stage.capacity_per_s(resolved.service)
@@ -337,8 +343,14 @@ def _pool(scenario: Scenario, service: Service, key: str, slower: float, journal
         kept = stage.instances
     factor = float(stage.slowdowns[journal.replication]) * kind.factor * slower
     name = key if slower == 1.0 else f"{key} at clock 1/{slower:.4f}"
-    return StagePool(
-        name=f"{service.name}.{name}",
+    options, jobs = pool_options(resolved.service), {}
+    if filled:
+        number = stage.curve.number_at(service.capacity_per_s(key, slower), factor)
+        options |= {"batch_limit": max(round(resolved.service.batch.fill * number), 1)}
+        job_rng = stream(scenario.seed, "batch_jobs", service.name, name, f"replication {journal.replication}")
+        jobs = {"job_lengths": resolved.job_lengths, "job_rng": job_rng}
+    return (FilledPool if filled else StagePool)(
+        name=f"{service.name}.{name}" + (" with batch jobs" if filled else ""),
         system=stage.system.scaled(factor),
         kept=min(kept, stage.instances),
         lengths=resolved.lengths,
@@ -347,9 +359,10 @@ def _pool(scenario: Scenario, service: Service, key: str, slower: float, journal
         slo=resolved.service.slo,
         sampling=sampling,
         router=resolved.service.router,
-        pool_options=pool_options(resolved.service),
+        pool_options=options,
         rng=stream(scenario.seed, "requests", service.name, name, f"replication {journal.replication}"),
         journal=journal,
         number_at=lambda rate: stage.curve.number_at(rate, factor),
         ttft_error=float(stage.ttft_errors[journal.replication]),
+        **jobs,
     )

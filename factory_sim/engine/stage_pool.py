@@ -35,6 +35,7 @@ COUNTS = (
     "requests_arrived", "requests_completed", "requests_refused", "requests_lost", "requests_within_slo",
     "input_tokens", "cached_input_tokens", "output_tokens",
     "reasoning_tokens", "images", "videos", "video_s", "input_energy_j", "output_energy_j", "idle_energy_j", "low_energy_j", "high_energy_j",
+    "batch_requests_completed", "batch_input_tokens", "batch_output_tokens",
 )  # fmt: skip
 """Values of a window that are rates per instance and second; the others are time averages."""
 AVERAGES = ("busy", "input_time", "output_time", "decode_sequences", "in_system")
@@ -116,6 +117,11 @@ class StagePool:
             ("idle_energy_j", "low_energy_j", "high_energy_j"), idle_w
         )
 
+    def idle_facts(self) -> Facts:
+        """A window in which nobody is served."""
+        none = (np.zeros(0, np.int32), np.zeros(0))
+        return Facts(self.journal.next_window(), 0.0, self.idle_values(), dict.fromkeys(("ttft", "tpot", "e2e"), none))
+
     def drain(self) -> None:
         """Play what is still in the pool to its end, so that the pool's laws can be checked exactly."""
         self.clock_s = max(self.clock_s, self.pool.drain())
@@ -153,7 +159,7 @@ class StagePool:
         if missing > 0 and (whole_s is None or not self.played_windows):
             self._seed(missing)
         warm_s = self.sampling.warmup_s
-        window_s = min(self.sampling.window_s, max(self.sampling.window_requests / (rate * self.kept), warm_s))
+        window_s = min(self.sampling.window_s, max(self.sampling.window_requests / self.played_per_s(rate), warm_s))
         seeded_cache = self.cached and missing > 0  # what seeds have "cached" must not fall into the window
         if self.played_windows and abs(rate - self.load) <= SAME_LOAD * rate and not seeded_cache:
             warm_s = 0.0
@@ -170,6 +176,10 @@ class StagePool:
         self.clock_s, self.load = end_s, rate
         self.played_windows += 1
         return self.facts(rate, window_s, before, after, done)
+
+    def played_per_s(self, rate: float) -> float:
+        """Requests a second that the pool plays at a load of `rate` at one instance."""
+        return rate * self.kept
 
     def _seed(self, missing: int) -> None:
         """Add requests in the middle of their answers, so that a higher load starts near its steady state."""
@@ -249,6 +259,7 @@ class StagePool:
             "cached_input_tokens": float(cached.sum()) * scale,
             "output_tokens": float(difference["decode_tokens"].sum()) * scale,
             "reasoning_tokens": 0.0,
+            **dict.fromkeys(("batch_requests_completed", "batch_input_tokens", "batch_output_tokens"), 0.0),
             "images": 0.0,
             "videos": 0.0,
             "video_s": 0.0,

@@ -122,6 +122,8 @@ def _of_tokens(service):
         yield "traffic.lengths", "are lengths of prompts and answers"
     if service.prefix_cache is not None:
         yield "prefix_cache", "keeps tokens of prompts"
+    if service.batch is not None:
+        yield "batch", "is for jobs of prompts and answers"
     if service.context_window == "refuse":
         yield "context_window", "is a number of tokens"
     if service.admission.user_tokens_per_minute is not None:

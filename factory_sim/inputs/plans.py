@@ -162,6 +162,9 @@ class Plan(Record):
     """Dearer long prompts; with a list price the provider's thresholds and prices hold and only stated shares count."""
     tiers: tuple[ServiceTier, ...] = ()
     """Traffic classes; the rest of the tokens is standard."""
+    batch_multiplier: NonNegativeFloat = 0.5
+    """Times the standard price for tokens of the service's batch jobs (half at OpenAI, Anthropic and Google); with a list
+    price the provider's own batch prices where it has them."""
     volume: tuple[VolumeTier, ...] = ()
     """Graduated discounts by month and customer."""
     free_tokens_per_month: NonNegativeFloat = 0.0

@@ -142,6 +142,20 @@ class Scheduling(Record):
     """The router sees the loads as they were at the last multiple of this time, seconds; 0: as they are."""
 
 
+class BatchJobs(Record):
+    """Jobs that wait for idle capacity, first come first served, and are dropped when their deadline has passed."""
+
+    requests_per_s: PositiveFloat
+    """Jobs submitted a second, over the whole service, at any hour."""
+    lengths: str | dict[str, Any] | None = None
+    """Input and output lengths, as in `traffic.lengths`; the service's own when left out."""
+    deadline_hours: PositiveFloat = 24.0
+    """Hours from submission within which a job is answered, or dropped."""
+    fill: Annotated[float, Field(gt=0.0, le=1.0)] = 0.8
+    """Requests at one instance up to which it takes jobs, over those it holds at its tested capacity: lower leaves more
+    of the promise unused."""
+
+
 class Admission(Record):
     """Who is let in while capacity is short."""
 
@@ -166,6 +180,8 @@ class Service(Record):
     """What arrives."""
     admission: Admission = Admission()
     """Limits while capacity is short."""
+    batch: BatchJobs | None = None
+    """Jobs with a deadline that fill what the service's users leave idle; none when left out."""
     prefix_cache: PrefixCache | None = None
     """Prefix caching for traffic that tells its prefixes (traces, common prompts); off when left out."""
     scheduling: Scheduling | None = None
@@ -197,6 +213,12 @@ class Service(Record):
     def _cache_for_prompts(self) -> "Service":
         if self.traffic.common_prompts is not None and self.prefix_cache is None:
             raise ValueError("traffic.common_prompts needs prefix_cache, e.g. prefix_cache: {block_tokens: 64}")
+        return self
+
+    @model_validator(mode="after")
+    def _jobs_need_hours(self) -> "Service":
+        if self.batch is not None and (self.traffic.trace is not None or self.traffic.requests is not None):
+            raise ValueError("batch jobs fill the hours of a demand; a trace or a number of requests has none to fill")
         return self
 
     @model_validator(mode="after")

@@ -43,6 +43,8 @@ class Usage:
     """Times the plan's prices, where the run let prices move."""
     service_level: dict[str, tuple[np.ndarray, np.ndarray]] | None = None
     """(good, all) counts of each promise: availability, within_promise, served."""
+    batch_shares: dict[str, np.ndarray] = field(default_factory=dict)
+    """Part of the ``input`` and ``output`` tokens that is batch jobs'; empty where there are none."""
     long_shares: dict[str, np.ndarray] = field(default_factory=dict)
     """Part of the tokens in long prompts, by the name of its column."""
     outputs: dict[str, np.ndarray] = field(default_factory=dict)
@@ -59,12 +61,13 @@ class Usage:
         fields = {
             name: None if value is None else value[keep]
             for name, value in vars(self).items()
-            if name not in ("service_level", "long_shares", "outputs")
+            if name not in ("service_level", "long_shares", "batch_shares", "outputs")
         }
         level = None if level is None else {name: (good[keep], whole[keep]) for name, (good, whole) in level.items()}
         shares = {name: share[keep] for name, share in self.long_shares.items()}
         outputs = {name: quantity[keep] for name, quantity in self.outputs.items()}
-        return Usage(**fields, service_level=level, long_shares=shares, outputs=outputs)
+        batch = {side: share[keep] for side, share in self.batch_shares.items()}
+        return Usage(**fields, service_level=level, long_shares=shares, batch_shares=batch, outputs=outputs)
 
 
 def plan_row(name: str, value: float, unit: str, plan: Plan, source: str, basis: str, money: Money) -> PriceRow:

@@ -175,11 +175,16 @@ def _token_entries(plan: Plan, key: str, usage: Usage, bill: Months, money: Mone
         "reasoning_tokens": usage.reasoning,
     }
     discount = 1 - plan.commitment.discount if plan.commitment else 1.0
+    element = np.arange(len(usage))
+    sheets = []
+    for line, row in rows.items() if usage.batch_shares else ():
+        jobs = usage.batch_shares["input" if "input" in line else "output"]
+        charged = _at(*_batch_price(plan, key, money, line, row, discount), " batch jobs")
+        sheets += _priced(line, quantity[line] * jobs, (charged, usage.price_factor), element)
+        quantity[line] = quantity[line] * (1.0 - jobs)
     segments = _segments(plan, sum(quantity.values()), bill)
     classes = _classes(plan)
     long = long_context(plan, key)
-    element = np.arange(len(usage))
-    sheets = []
     for line, row in rows.items():
         contexts = _contexts(long, "input" if "input" in line else "output", usage, key)
         for segment, level, part in segments:
@@ -217,6 +222,19 @@ def _output_entries(plan: Plan, key: str, usage: Usage, money: Money) -> list[En
                 charged = row if factor == 1 and not name else _at(row, factor, name)
                 sheets += _priced(line, usage.outputs[line] * share, (charged, usage.price_factor), element)
     return sheets
+
+
+def _batch_price(
+    plan: Plan, key: str, money: Money, line: str, row: PriceRow, discount: float
+) -> tuple[PriceRow, float]:
+    """Price row of batch jobs' tokens, and the factor on it: the list price's own where it has one."""
+    if plan.list_price and plan.processing == "standard":
+        batch = plan.model_copy(update={"processing": "batch"})
+        try:
+            return token_rows(batch, key, money)[line], discount
+        except PriceError:  # the provider publishes no batch price
+            pass
+    return row, plan.batch_multiplier * discount
 
 
 def _contexts(

@@ -181,6 +181,19 @@ def usage_of(windows: pd.DataFrame, index: np.ndarray, promises: Sequence[Latenc
         requests=completed,
         price_factor=part.price_multiplier.fillna(1.0).to_numpy(float) if "price_multiplier" in part else None,
         service_level=level,
+        batch_shares=_batch_shares(part),
         long_shares={str(name): column(name) for name in part if str(name).startswith("long_above_")},
         outputs={line: column(name) for line, name in OUTPUT_COLUMNS.items() if name in part and column(name).any()},
     )
+
+
+def _batch_shares(part: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Part of the input and output tokens of windows that is batch jobs'; empty where there are no jobs."""
+    if "batch_output_tokens" not in part or not part.batch_output_tokens.any():
+        return {}
+    shares = {}
+    for side in ("input", "output"):
+        whole = part[f"{side}_tokens"].to_numpy(float)
+        jobs = part[f"batch_{side}_tokens"].to_numpy(float)
+        shares[side] = np.divide(jobs, whole, out=np.zeros_like(jobs), where=whole > 0)
+    return shares

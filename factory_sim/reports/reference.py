@@ -24,6 +24,12 @@ FIGURES = {
     "input_tokens": "prompt tokens taken in, cached ones included",
     "cached_input_tokens": "prompt tokens that a prefix cache held",
     "reasoning_tokens": "hidden reasoning among the output tokens; only of services with traffic.reasoning",
+    "batch_requests_submitted": "batch jobs submitted; this and the next four only with a service's `batch`, and jobs are "
+    "in no figure of requests, latency or promise",
+    "batch_requests_completed": "batch jobs answered within their deadline",
+    "batch_input_tokens": "prompt tokens of batch jobs, part of input_tokens",
+    "batch_output_tokens": "answer tokens of batch jobs, part of output_tokens",
+    "batch_within_deadline": "batch jobs answered, over those answered or dropped",
     "requests_arrived": "requests that asked to be served, refused ones included",
     "requests_completed": "requests answered to the end",
     "requests_turned_away": "requests refused by a limit, or gone before they were let in",

@@ -19,6 +19,7 @@ def check(scenario: Scenario, tables: dict[str, pd.DataFrame]) -> list[dict]:
         _little(audits),
         _roofline(audits),
         _demand(windows),
+        *_batch_jobs(windows),
         _gpus(scenario, windows),
         _stages(scenario, windows),
         _energy(scenario, windows),
@@ -83,6 +84,19 @@ def _demand(windows: pd.DataFrame) -> dict:
     error = float((gap / sums["latent_requests"].where(sums["latent_requests"] > 0)).max())
     error = 0.0 if np.isnan(error) else error
     return _result("demand_conserved", error <= 1e-6, f"demand = let in + lost + waiting within {error:.1e}")
+
+
+def _batch_jobs(windows: pd.DataFrame) -> list[dict]:
+    """Batch jobs submitted = answered + dropped + still waiting, where there are any."""
+    if "batch_requests_submitted" not in windows or not windows["batch_requests_submitted"].any():
+        return []
+    last = windows["start_s"] == windows.groupby(["replication", "service"])["start_s"].transform("max")
+    names = ("batch_requests_submitted", "batch_requests_completed", "batch_requests_dropped")
+    submitted, answered, dropped = (float(windows[name].sum()) for name in names)
+    waiting = float(windows.loc[last, "batch_requests_waiting"].sum())
+    error = abs(submitted - answered - dropped - waiting) / submitted
+    detail = f"{submitted:,.0f} jobs = answered + dropped + waiting within {error:.1e}"
+    return [_result("batch_jobs_conserved", error <= 1e-6, detail)]
 
 
 def _gpus(scenario: Scenario, windows: pd.DataFrame) -> dict:

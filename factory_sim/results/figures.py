@@ -22,6 +22,12 @@ QUANTILES = (0.50, 0.95, 0.99)
 
 KEYS = ["window", "service", "replication"]
 
+BATCH = (
+    "batch_requests_submitted", "batch_requests_completed", "batch_requests_dropped", "batch_input_tokens",
+    "batch_output_tokens",
+)  # fmt: skip
+"""Columns of the journal's windows that say what became of batch jobs."""
+
 SUMS = (
     "requests_arrived", "requests_completed", "requests_turned_away", "requests_lost", "requests_within_slo",
     "input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens", "gpu_hours", "gpu_hours_down",
@@ -39,6 +45,11 @@ UNITS = {
     "input_tokens": "tokens",
     "cached_input_tokens": "tokens",
     "reasoning_tokens": "tokens",
+    "batch_requests_submitted": "requests",
+    "batch_requests_completed": "requests",
+    "batch_input_tokens": "tokens",
+    "batch_output_tokens": "tokens",
+    "batch_within_deadline": "fraction",
     "requests_arrived": "requests",
     "requests_completed": "requests",
     "requests_turned_away": "requests",
@@ -214,6 +225,8 @@ def by_replication(windows: pd.DataFrame, latency: pd.DataFrame, money: pd.DataF
     up = windows["gpu_hours"] - windows["gpu_hours_down"]
     extra = [name for name in windows if name.startswith("token_") or name in ("images", "videos", "video_s")]
     extra += [name for name in (f"{made}_energy_j" for made in OUTPUTS) if name in windows]
+    batch = BATCH if BATCH[0] in windows and windows[BATCH[0]].any() else ()
+    extra += batch
     sums = windows.assign(busy_gpu_hours=windows["busy_fraction"] * up).groupby(KEYS, sort=False)[[*SUMS, *extra]].sum()
     costs = [name for name in money if name.endswith("cost")]
     money = money.groupby(KEYS, sort=False)[["revenue", *costs]].sum().reindex(sums.index).fillna(0.0)
@@ -251,6 +264,7 @@ def by_replication(windows: pd.DataFrame, latency: pd.DataFrame, money: pd.DataF
             "output_tokens_per_s_per_gpu": sums["output_tokens"] / (_positive(sums["token_gpu_hours"]) * HOUR_S),
             "demand": sums["latent_requests"],
             **_outputs(sums, money),
+            **(_batch(sums) if batch else {}),
         }
     )
     return wide.rename_axis(columns="figure").stack(future_stack=True).rename("value").reset_index()
@@ -272,6 +286,13 @@ def _outputs(sums: pd.DataFrame, money: pd.DataFrame) -> dict[str, pd.Series]:
             found["video_seconds"] = sums["video_s"]
             found["cost_per_video_second"] = money["videos_cost"] / _positive(sums["video_s"])
     return found
+
+
+def _batch(sums: pd.DataFrame) -> dict[str, pd.Series]:
+    """Figures of batch jobs; those that wait have not missed their deadline yet."""
+    decided = sums["batch_requests_completed"] + sums["batch_requests_dropped"]
+    counts = {name: sums[name] for name in BATCH if name != "batch_requests_dropped"}
+    return counts | {"batch_within_deadline": sums["batch_requests_completed"] / _positive(decided)}
 
 
 def percentiles(latency: pd.DataFrame, weights: pd.DataFrame) -> pd.DataFrame:

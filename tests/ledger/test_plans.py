@@ -289,3 +289,18 @@ def test_capacity_of_no_service_sells_nothing(make_windows):
     postings = post(make_windows(hours=2, service=""), Money.model_validate({"plans": plans}))
     assert total_nusd(postings, "revenue") == 0
     assert total_nusd(postings, "cost") > 0
+
+
+def test_batch_jobs_are_sold_apart_at_their_own_price_and_leave_the_allowance_alone(make_windows):
+    windows = make_windows(
+        hours=1, input_tokens=6e6, output_tokens=3e6, batch_input_tokens=2e6, batch_output_tokens=1e6
+    )
+    prices = {"input_usd_per_million": 1.0, "output_usd_per_million": 4.0}
+    bill = invoice(windows, **prices)
+    assert bill == pytest.approx({"input_tokens": 4.0 + 0.5 * 2.0, "output_tokens": 8.0 + 0.5 * 4.0})
+    bill = invoice(windows, **prices, batch_multiplier=0.25, free_tokens_per_month=1e9)
+    assert bill == pytest.approx({"input_tokens": 0.5, "output_tokens": 1.0})
+    listed = {"list_price": "gpt-4.1@openai", "as_of": "2026-01-01"}
+    plain = invoice(windows.assign(batch_input_tokens=0.0, batch_output_tokens=0.0), **listed)
+    half = invoice(windows, **listed)
+    assert half["output_tokens"] == pytest.approx(plain["output_tokens"] * (2 + 0.5) / 3)

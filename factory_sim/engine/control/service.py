@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import simpy
 
+from factory_sim.engine.control.batch import JobQueue
 from factory_sim.engine.control.demand import Backlog, DemandState
 from factory_sim.engine.control.fleet import Count, Fleet
 from factory_sim.engine.control.view import View
@@ -115,6 +116,8 @@ class Service:
     kinds: dict[str, Kind]
     current: str
     """Key of the kind of instance that changes, failures and scaling work on."""
+    jobs: JobQueue | None = None
+    """Batch jobs that wait; None where the service has none."""
     cold_start: ColdStart = field(default_factory=ColdStart)
     gone: list[str] = field(default_factory=list)
     """Stages that are over: what comes back from repair joins the current one."""

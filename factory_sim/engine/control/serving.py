@@ -16,6 +16,10 @@ from factory_sim.engine.stage_pool import StagePool
 from factory_sim.inputs.scenario import Scenario
 from factory_sim.units import HOUR_S, MINUTE_S
 
+EMPTY = 1e-6
+"""Jobs below which a queue of batch jobs counts as empty."""
+NOBODY_PER_S = 1e-9
+"""Rate, requests/s at an instance, at which users' requests are played where there are none."""
 CLOUD = "cloud"
 """Site of capacity that is rented by the hour; neither its power nor its space is the scenario's."""
 
@@ -55,6 +59,8 @@ class Plan:
     rows: list[dict] = field(default_factory=list)
     parts: dict[str, list[tuple[float, Facts]]] = field(default_factory=dict)
     rates: dict[str, float] = field(default_factory=dict)
+    jobs: float = 0.0
+    """Batch jobs answered."""
 
     @property
     def seconds(self) -> float:
@@ -69,11 +75,11 @@ class Counter:
     scenario: Scenario
     journal: Journal
     pool_of: object
-    """(service, key, slower) -> StagePool, made when first asked for."""
+    """(service, key, slower, filled) -> StagePool, made when first asked for."""
 
-    def pool(self, service: Service, key: str, slower: float) -> StagePool:
-        """The pool of a kind of instance at a clock."""
-        return self.pool_of(service, key, slower)
+    def pool(self, service: Service, key: str, slower: float, filled: bool = False) -> StagePool:
+        """The pool of a kind of instance at a clock, with or without batch jobs."""
+        return self.pool_of(service, key, slower, filled)
 
 
 def serve(env: simpy.Environment, counter: Counter, group: Group):
@@ -98,6 +104,8 @@ def serve(env: simpy.Environment, counter: Counter, group: Group):
 def _ask(service: Service, start_s: float, end_s: float) -> Plan:
     """Latent demand of a stretch, with what is asked again after a failure."""
     counts = service.fleet.close()
+    if service.jobs is not None:
+        service.jobs.submit(start_s, end_s)
     capacity = {count.key: service.capacity_per_s(count.key) for count in counts}
     tested = sum(count.up * capacity[count.key] for count in counts)
     index = _price_index(service, counts, capacity, tested)
@@ -209,8 +217,31 @@ def _play(counter: Counter, plans: list[Plan], probe: bool) -> None:
             hours = 0.0 if probe else plan.seconds
             pool = counter.pool(plan.service, key, plan.slower)
             plan.parts[key] = pool.serve(rate, hours, count) if rate > 0.0 else []
+        if plan.service.jobs is not None:
+            _fill(counter, plan, up, probe)
         plan.rows = [_row(counter, plan, count, up.get(count.key, 0.0)) for count in _rows_of(plan)]
     _at_pue(counter, plans)
+
+
+def _fill(counter: Counter, plan: Plan, up: dict[str, float], probe: bool) -> None:
+    """Let waiting batch jobs into the instances for as much of the stretch as it takes to answer them."""
+    left = plan.service.jobs.number()
+    plan.jobs = 0.0
+    for key, count in up.items():
+        if left <= EMPTY:
+            return
+        pool = counter.pool(plan.service, key, plan.slower, filled=True)
+        rate = max(plan.rates[key], NOBODY_PER_S)
+        full = pool.serve(rate, 0.0 if probe else plan.seconds, count)
+        possible = mixture(full)["batch_requests_completed"] * count * plan.seconds
+        if possible <= 0.0:
+            continue
+        share = min(left / possible, 1.0)
+        rest = plan.parts[key] or [(1.0, pool.idle_facts())]
+        mixed = [(weight * share, facts) for weight, facts in full]
+        plan.parts[key] = mixed + [(weight * (1.0 - share), facts) for weight, facts in rest if share < 1.0]
+        left -= possible * share
+        plan.jobs += possible * share
 
 
 def _rows_of(plan: Plan) -> tuple[Count, ...]:
@@ -314,6 +345,7 @@ def _conclude(counter: Counter, plan: Plan) -> None:
     service.backlog.waiting = plan.waiting
     lost = _lost_in_flight(plan)
     shares = _shares(plan)
+    batch = _book_jobs(plan)
     for row, count, share in zip(plan.rows, _rows_of(plan), shares):
         up = row["instance_s"] / plan.seconds
         for weight, facts in plan.parts.get(count.key, []):
@@ -329,6 +361,7 @@ def _conclude(counter: Counter, plan: Plan) -> None:
             "capacity_requests": _capacity(service, count.key) * row["gpu_hours"] * HOUR_S,
             "carbon_multiplier": _carbon(counter.scenario, service, plan),
         }
+        row |= {name: number * share for name, number in batch.items()}
         away = plan.lost * share
         row["requests_lost_to_user_limits"] = away if plan.held_by_users else 0.0
         row["requests_arrived"] += away
@@ -340,6 +373,19 @@ def _conclude(counter: Counter, plan: Plan) -> None:
         service.retried += gone * service.retry_share
         journal.windows.append(row)
     _remember(plan, lost)
+
+
+def _book_jobs(plan: Plan) -> dict[str, float]:
+    """Take the answered batch jobs out of the queue, and those whose deadline has passed."""
+    queue = plan.service.jobs
+    if queue is None:
+        return {}
+    queue.take(plan.jobs)
+    return {
+        "batch_requests_submitted": queue.per_s * plan.seconds,
+        "batch_requests_dropped": queue.drop(plan.end_s),
+        "batch_requests_waiting": queue.number(),
+    }
 
 
 def _capacity(service: Service, key: str) -> float:

@@ -11,6 +11,7 @@ from factory_sim.engine.control.service import Place, Service
 from factory_sim.engine.journal import Journal
 from factory_sim.engine.kernel import play_closed_loop
 from factory_sim.engine.resolve import planned_system
+from factory_sim.engine.rows import JOB_COUNTS
 from factory_sim.engine.stage_pool import COUNTS
 from factory_sim.engine.watts import host_watts, idle_watts, nameplate_watts, training_watts
 from factory_sim.errors import FactorySimError, ScenarioError
@@ -237,7 +238,7 @@ def _row(
     gpu_w = active * busy_w + (1.0 - active) * idle_watts(job.spec.gpu)
     gpu_j = gpus * seconds * gpu_w
     it_j = gpu_j + gpus * seconds * host_watts(job.spec.gpu, gpu_w)
-    row = dict.fromkeys((*COUNTS, "requests_turned_away", "reasoning_tokens"), 0.0)
+    row = dict.fromkeys((*COUNTS, *JOB_COUNTS, "requests_turned_away"), 0.0)
     row.pop("requests_refused")
     return row | {
         "replication": replication, "start_s": start_s, "end_s": end_s, "week": int(start_s // WEEK_S) + 1,

@@ -546,6 +546,14 @@ class Pool:
         """Return what the router sees of each instance now: outstanding, waiting, kv_tokens (prompts), accepting."""
         return {name: self._instances[name].copy() for name in ("outstanding", "waiting", "kv_tokens", "accepting")}
 
+    def in_flight(self) -> np.ndarray:
+        """Rows of the requests that have arrived and not left (see state.py, SLOT); a copy."""
+        return self._slots[self._slots["state"] != FREE]
+
+    def in_backlog(self) -> int:
+        """Batch jobs that wait for an instance with room."""
+        return int(self._pool["n_backlog"][0])
+
     def in_system(self) -> int:
         """Requests that have arrived and not left."""
         return int(self._pool["in_system"][0])

@@ -9,7 +9,7 @@ from factory_sim.inputs.traces.prefixes import infinite_cache_hits, prefix_block
 from factory_sim.inputs.traces.trace import Trace, TraceReport
 
 _READERS = {
-    "RateSeries": "rates",
+    "RateSeries": "rate_series",
     "ServeGen": "servegen",
     "packaged_rates": "rates",
     "packaged_trace": "packaged",

@@ -1,7 +1,6 @@
-"""Rates over time that drive demand directly: requests per second in windows, measured or planned."""
+"""Reading rates over time: packaged series, tables of rates, folders of ServeGen's client data."""
 
 import csv
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,51 +10,14 @@ from factory_sim.inputs import workloads
 from factory_sim.inputs.logs import tables
 from factory_sim.inputs.logs.files import open_bytes
 from factory_sim.inputs.logs.records import Complaints
-from factory_sim.inputs.logs.values import SECONDS_PER_UNIT, split_unit
+from factory_sim.inputs.logs.values import SECONDS_PER_UNIT, plain_name, split_unit
+from factory_sim.inputs.traces.rate_series import RateSeries
+from factory_sim.inputs.traces.servegen import read_servegen
 
 TIME_NAMES = ("t", "time", "timestamp", "start", "offset")
 RATE_SUFFIXES = {"_rps": 1.0, "_per_s": 1.0, "_rpm": 1 / 60, "_per_min": 1 / 60, "_per_h": 1 / 3600, "_qps": 1.0}
 MOST_PER_S, LONGEST_SERIES_S = 1e12, 1e12
 """Rates and times beyond these are nonsense and refused."""
-
-
-@dataclass(frozen=True)
-class RateSeries:
-    """A piecewise constant rate."""
-
-    name: str
-    source: str
-    start_s: np.ndarray
-    """float64, rising: start of each window, seconds from the first."""
-    rate_per_s: np.ndarray
-    """float64 >= 0: requests per second in each window."""
-    end_s: float
-    """End of the last window, seconds."""
-    notes: tuple[str, ...] = ()
-    """What was mended or should be known."""
-
-    @property
-    def mean_per_s(self) -> float:
-        """Mean rate over the whole series, requests per second."""
-        return float(self.rate_per_s @ np.diff(self.start_s, append=self.end_s) / self.end_s)
-
-    def scaled(self, mean_per_s: float) -> "RateSeries":
-        """Return the series with another mean rate and the same relative shape."""
-        if self.mean_per_s == 0:
-            raise TraceError(f"{self.name}: is zero throughout and cannot be scaled")
-        factor = mean_per_s / self.mean_per_s
-        return RateSeries(self.name, self.source, self.start_s, self.rate_per_s * factor, self.end_s, self.notes)
-
-    def mean_over(self, start_s: float, end_s: float, repeat: bool = True) -> float:
-        """Return the mean rate between two times; beyond its end the series begins anew, or is 0 if not `repeat`."""
-        area = np.concatenate([[0.0], np.cumsum(self.rate_per_s * np.diff(self.start_s, append=self.end_s))])
-        edges = np.append(self.start_s, self.end_s)
-
-        def until(t: float) -> float:
-            rounds = np.floor(t / self.end_s) if repeat else 0.0
-            return float(rounds * area[-1] + np.interp(t - rounds * self.end_s, edges, area))
-
-        return (until(end_s) - until(start_s)) / (end_s - start_s)
 
 
 def packaged_rates(name: str) -> RateSeries:
@@ -80,8 +42,6 @@ def read_rates(path: str | Path, column: str | None = None) -> RateSeries:
     sum of its clients. Raises TraceError.
     """
     if Path(path).is_dir():
-        from factory_sim.inputs.traces.servegen import read_servegen
-
         return read_servegen(path).rates
     try:
         return _read(path, column)
@@ -127,8 +87,6 @@ def _rate_column(names: list[str], column: str | None, path) -> tuple[str, float
         if len(rates) > 1:
             raise TraceError(f"{path}: has several rates, choose one of {', '.join(rates)}")
         return next(iter(rates.items()))
-    from factory_sim.inputs.logs.values import plain_name
-
     for name in (plain_name(column), *(f"{plain_name(column)}{suffix}" for suffix in RATE_SUFFIXES)):
         if name in rates:
             return name, rates[name]

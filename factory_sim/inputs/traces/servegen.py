@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from factory_sim.errors import TraceError
-from factory_sim.inputs.traces.rates import RateSeries
+from factory_sim.inputs.traces.rate_series import RateSeries
 from factory_sim.inputs.traces.trace import TraceReport
 
 _PAIR = re.compile(r"(\d+(?:\.\d+)?)\s*:\s*(\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)")

@@ -12,9 +12,11 @@ import numpy as np
 from factory_sim.calibration import accuracy, benchmarks, fit, generation_tables, measurement_files, profile_files
 from factory_sim.errors import MeasurementError, ProfileError, closest
 from factory_sim.inputs import catalog, profiles
+from factory_sim.inputs.anchors import MODELS, anchors
 from factory_sim.inputs.measurements import REQUIRED, serving
 from factory_sim.inputs.parallelism import parse_parallelism
 from factory_sim.model import trust
+from factory_sim.model.anchors import slowness
 from factory_sim.model.serving import profile_name, serving_system
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ def table(
     least_rows: int = 1,
     folder: Path | None = None,
 ) -> "pd.DataFrame":
-    """Measured configurations that match, and GPUs with data sheets only (`trust` "estimated", no rows).
+    """Measured configurations that match, anchors, and GPUs with data sheets only (`trust` "estimated", no rows).
 
     Columns: profile, model, gpu, engine, precision, mode, layout, speculation, trust, rows, concurrency, isl, osl
     (ranges as text), dates, tpot_error_percent, ttft_error_percent (medians of the fit).
@@ -59,6 +61,14 @@ def table(
                                       "tpot_error_percent": None, "ttft_error_percent": None}
         for name in catalog.gpus() if name not in measured
     ]  # fmt: skip
+    rows += [
+        dict.fromkeys(rows[0], "") | {
+            "profile": f"(anchor).{one.name}.{one.role}", "model": MODELS[0], "gpu": one.gpu, "precision": "fp8",
+            "mode": "disagg", "layout": one.parallelism, "speculation": "none", "trust": NO_MEASUREMENT, "rows": 1,
+            "dates": one.source.rpartition(", ")[2], "tpot_error_percent": None, "ttft_error_percent": None,
+        }
+        for one in anchors().values()
+    ]  # fmt: skip
     rows += generation_tables.groups(dict.fromkeys(rows[0], ""))
     wanted = {"gpu": gpu, "engine": engine, "precision": precision, "mode": mode, "trust": trust}
     rows = [
@@ -71,6 +81,29 @@ def table(
     if not rows:
         raise ProfileError("no profile matches; `factory-sim profiles list` shows all")
     return pd.DataFrame(rows)
+
+
+def anchor_table(engine: str, folder: Path | None = None) -> "pd.DataFrame":
+    """Published throughput of a role beside what the fitted profile of an engine says at the same point.
+
+    Columns: anchor, role, gpu, layout, sequences_per_gpu (decode), context_tokens, published and fitted tokens/s per GPU,
+    factor (on the fitted step times), basis (of the point), source.
+    """
+    import pandas as pd
+
+    found = []
+    for one in anchors().values():
+        factor = slowness(one, MODELS[0], one.gpu, engine, "fp8", folder=folder)
+        found.append(
+            {
+                "anchor": one.name, "role": one.role, "gpu": one.gpu, "layout": one.parallelism,
+                "sequences_per_gpu": one.sequences_per_gpu or None, "context_tokens": one.sequence_tokens,
+                "published_tokens_per_s": one.tokens_per_s_per_gpu,
+                "fitted_tokens_per_s": round(factor * one.tokens_per_s_per_gpu, 1), "factor": round(factor, 4),
+                "basis": one.basis, "source": one.source,
+            }
+        )  # fmt: skip
+    return pd.DataFrame(found)
 
 
 def _range(span: tuple[float, float]) -> str:

@@ -68,6 +68,22 @@ def list_profiles(
 
 
 @app.command()
+def anchors(
+    engine: Annotated[str, typer.Option(help="Engine whose fitted profile is held to the anchors.")] = "sglang",
+    as_json: AsJson = False,
+    folder: Folder = None,
+) -> None:
+    """List published throughput that a scenario's `system.anchor` can name, beside what the fitted profile says."""
+    from factory_sim.calibration.catalogue import anchor_table
+
+    found = anchor_table(engine, folder)
+    if as_json:
+        _dump(_records(found))
+    else:
+        _print(found, f"Anchors of disaggregated DeepSeek, per GPU, against the {engine} profile")
+
+
+@app.command()
 def show(
     name: Annotated[str, typer.Argument(help="Profile, as `profiles list` names it.")],
     chart: Annotated[

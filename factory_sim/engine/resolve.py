@@ -20,6 +20,7 @@ from factory_sim.inputs.scenario import Scenario
 from factory_sim.inputs.services import Service, Stage, System
 from factory_sim.inputs.traces import Trace, packaged_trace, read_trace
 from factory_sim.inputs.workloads import trace_index
+from factory_sim.model.anchors import anchored
 from factory_sim.model.serving import ServingSystem, serving_system
 from factory_sim.model.workload import (
     Burstiness,
@@ -51,7 +52,7 @@ class ResolvedStage:
     ttft_errors: np.ndarray
     """Factor on TTFT beyond the step times in each replication, shape (replications,)."""
     rent_usd_per_gpu_hour: float
-    """Newest market rent, by which prices that follow cost are indexed."""
+    """Newest market rent, by which prices that follow cost are indexed; NaN where they are held."""
 
     def capacity_per_s(self, service: Service, replication: int | None = None) -> float:
         """Requests/s that one instance serves within the promise, nominal or in one replication."""
@@ -182,7 +183,9 @@ def _stage(
     wanted, lengths = stage.system, mix.served_lengths
     try:
         system = planned_system(service.model, wanted, promise_s=service.slo.ttft_p95_s)
-        rent = price_book().find("rental_market", catalog.gpu(wanted.gpu).name).value
+        rent = math.nan
+        if service.price_path == "follows_cost":
+            rent = price_book().find("rental_market", catalog.gpu(wanted.gpu).name).value
     except FactorySimError as error:
         raise type(error)(f"{where}: {error}") from None
     if stage.gpus % system.gpus:
@@ -221,7 +224,8 @@ def planned_system(
     if isinstance(wanted, DiffusionSystem):
         return planned_outputs(model, wanted, promise_s)
     check_engine(model, wanted)
-    return serving_system(
+    folder = Path(wanted.profiles) if wanted.profiles else None
+    system = serving_system(
         model,
         wanted.gpu,
         wanted.engine,
@@ -233,8 +237,10 @@ def planned_system(
         max_sequences=wanted.max_sequences,
         max_batched_tokens=wanted.max_batched_tokens,
         kv_cache_tokens=wanted.kv_cache_tokens,
-        folder=Path(wanted.profiles) if wanted.profiles else None,
+        folder=folder,
     )
+    names = wanted.anchor.model_dump(exclude_none=True) if wanted.anchor else {}
+    return anchored(system, wanted.engine, names, as_of=wanted.as_of, folder=folder) if names else system
 
 
 def _tested(

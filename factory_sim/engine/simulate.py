@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import simpy
 
-from factory_sim.engine.control.autoscaler import AUTOSCALERS, autoscale, check_policies, keep_spot
+from factory_sim.engine.control.autoscaler import AUTOSCALERS, autoscale, begin, check_policies, keep_spot
 from factory_sim.engine.control.batch import JobQueue
 from factory_sim.engine.control.demand import Backlog, DemandState, rate_series
 from factory_sim.engine.control.fleet import Fleet, Pulse
@@ -169,6 +169,7 @@ class Factory:
             if rule and not (rule.policy == "fixed" and rule.maximum is None):
                 self._check_minimum(service, rule)
                 job = self.jobs[rule.lend_to] if rule.lend_to else None
+                begin(service, rule, journal, job)
                 env.process(autoscale(env, service, rule, self._policy(name, rule), journal, job))
             if spot:
                 env.process(keep_spot(env, service, spot, self._stream("spot", name), journal, scenario.site.gpus))
@@ -176,6 +177,11 @@ class Factory:
                 env.process(maintain(env, service, scenario.maintenance, journal))
 
     def _check_minimum(self, service: Service, rule) -> None:
+        first = service.resolved.stages[0]
+        if rule.initial is not None and rule.initial > first.instances:
+            raise ScenarioError(
+                f"services.{service.name}.autoscaler.initial: {rule.initial} instances exceed the {first.instances} of stage {first.stage.name}"
+            )
         for stage in service.resolved.stages:
             if rule.minimum > stage.instances:
                 raise ScenarioError(

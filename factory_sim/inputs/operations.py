@@ -48,6 +48,8 @@ class Autoscaler(Record):
     """Fewest instances; 0 allows scale to zero."""
     maximum: PositiveInt | None = None
     """Most instances; all that are installed when left out."""
+    initial: NonNegativeInt | None = None
+    """Instances that serve when the scenario starts; all that are installed when left out."""
     target_load: Annotated[float, Field(gt=0, le=1.5)] = 0.75
     """Load that target_load and predictive aim at, as a fraction of the tested capacity of an instance."""
     down_delay_minutes: NonNegative = 30.0
@@ -67,6 +69,10 @@ class Autoscaler(Record):
     def _whole(self) -> "Autoscaler":
         if self.maximum is not None and self.minimum > self.maximum:
             raise ValueError(f"minimum {self.minimum} exceeds maximum {self.maximum}")
+        if self.initial is not None and self.initial < self.minimum:
+            raise ValueError(f"initial {self.initial} is below minimum {self.minimum}")
+        if self.initial is not None and self.maximum is not None and self.initial > self.maximum:
+            raise ValueError(f"initial {self.initial} exceeds maximum {self.maximum}")
         if (self.unneeded == "lend") != (self.lend_to is not None):
             raise ValueError("unneeded: lend goes together with lend_to")
         if (self.policy == "scheduled") != bool(self.schedule):

@@ -30,6 +30,15 @@ class Slo(Record):
     """Promised 95th percentile of the mean time per output token after the first, seconds."""
 
 
+class Anchor(Record):
+    """Published throughput that step times are held to (`factory-sim profiles anchors`)."""
+
+    prefill: Name | None = None
+    """Anchor of the prefill workers; their fitted step times when left out."""
+    decode: Name | None = None
+    """Anchor of the decode workers; their fitted step times when left out."""
+
+
 class System(Record):
     """A serving system by the facts that pick its measured profile; every instance of a stage is one such system."""
 
@@ -51,6 +60,8 @@ class System(Record):
     """Token budget of one serving step; the profile's own when left out."""
     kv_cache_tokens: PositiveInt | None = None
     """KV cache of one worker, tokens; from memory less weights when left out."""
+    anchor: Anchor | None = None
+    """Published throughput of each role that the fitted step times are scaled to; the system is then `estimated`."""
     profiles: str | None = None
     """Folder of own profiles that `profiles import` or `profiles fit` wrote; the packaged ones when left out."""
 

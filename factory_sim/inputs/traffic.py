@@ -129,7 +129,8 @@ class Traffic(Record):
     """What arrives at a service."""
 
     lengths: str | dict[str, Any] = "servegen_deepseek-r1"
-    """Input and output lengths: a measured workload, or `{uniform: {isl: 1024, osl: 1024, low_fraction: 0.8}}`, `{fixed: {isl: .., osl: ..}}`."""
+    """Input and output lengths: a measured workload, or `{uniform: {isl: 1024, osl: 1024, low_fraction: 0.8}}`, `{fixed: {isl: .., osl: ..}}`,
+    `{stretched: {lengths: WORKLOAD, mean_isl: .., mean_osl: ..}}` (a measured shape with other means)."""
     arrivals: str | dict[str, Any] = "poisson"
     """Burstiness of arrivals: `poisson`, a measured trace (`azure2023_conv`), `{gamma: {cv: 2}}` or
     `{dispersion: {1: 1.4, 60: 16}, rate_per_s: 5.5}` (variance over mean of counts, by window in seconds)."""

@@ -2,15 +2,14 @@
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 
 import pandas as pd
 
 from factory_sim.engine.load_test import load_test
+from factory_sim.engine.resolve import planned_system
 from factory_sim.errors import CapacityError, ScenarioError
 from factory_sim.inputs.prices import price_book
 from factory_sim.inputs.services import Slo, System
-from factory_sim.model.serving import serving_system
 from factory_sim.model.workload import length_model, rate_shape
 from factory_sim.units import DAY_S, HOUR_S, MILLION
 
@@ -48,9 +47,7 @@ def plan_fleet(
     peak = rate_shape(rhythm).peak()
     rows = []
     for name, wanted in systems.items():
-        facts = wanted.model_dump(exclude={"gpu", "engine", "precision", "parallelism", "profiles"})
-        facts["folder"] = Path(wanted.profiles) if wanted.profiles else None
-        system = serving_system(model, wanted.gpu, wanted.engine, wanted.precision, wanted.parallelism, **facts)
+        system = planned_system(model, wanted)
         curve = load_test(system, found, slo.tpot_p95_s, router="least_outstanding", seed=seed)
         capacity = {f: curve.capacity_per_s(slo.ttft_p95_s, slo.tpot_p95_s, f) for f in (1.0, *system.tpot_band)}
         if capacity[1.0] <= 0:

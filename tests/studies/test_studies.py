@@ -81,7 +81,7 @@ def test_a_fleet_whose_slow_profile_keeps_no_promise_is_undefined_not_empty(monk
     forecast = pd.DataFrame({"month": ["a"], "days": [30], "requests_per_s": [20.0], "requests_per_s_high": [30.0]})
     system = SimpleNamespace(gpus=8, gpu="b200", trust="measured", tpot_band=(0.8, 1.5))
     curve = SimpleNamespace(capacity_per_s=lambda ttft, tpot, factor: {0.8: 5.0, 1.0: 4.0, 1.5: 0.0}[factor])
-    monkeypatch.setattr("factory_sim.studies.plan.serving_system", lambda *args, **facts: system)
+    monkeypatch.setattr("factory_sim.studies.plan.planned_system", lambda *args, **facts: system)
     monkeypatch.setattr("factory_sim.studies.plan.load_test", lambda *args, **facts: curve)
     wanted = {"x": System(gpu="b200", engine="trtllm", precision="fp4", parallelism="tp8")}
     plan = plan_fleet(

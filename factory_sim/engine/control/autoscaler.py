@@ -126,6 +126,12 @@ def autoscale(env: simpy.Environment, service: Service, rule: Autoscaler, decide
             _shrink(service, rule, min(serving - wanted, fleet.up(key)), journal, job)
 
 
+def begin(service: Service, rule: Autoscaler, journal: Journal, job=None) -> None:
+    """Leave only the initial instances in service, before anything is served."""
+    if rule.initial is not None:
+        _shrink(service, rule, service.fleet.up(service.current) - rule.initial, journal, job)
+
+
 def _whole(answer, service: Service, now_s: float) -> int:
     """The policy's answer as a number of instances, or an error that names service and time."""
     if (

@@ -239,6 +239,22 @@ def _mixture(spec) -> LengthModel:
     )
 
 
+def _stretched(spec) -> LengthModel:
+    """Another model's lengths, multiplied so that prompts and answers have other means: its shape, not its size."""
+    spec = _known_keys(spec, {"lengths", "mean_isl", "mean_osl"}, "lengths.stretched")
+    of = length_model(spec.get("lengths"))
+    means = [_number(spec, key, "lengths.stretched") for key in ("mean_isl", "mean_osl")]
+    factors = means[0] / of.mean_isl, means[1] / of.mean_osl
+
+    def draw(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+        isl, osl = of.sample(rng, n)
+        return _tokens(isl * factors[0]), _tokens(osl * factors[1])
+
+    largest = round(of.max_isl * factors[0]), round(of.max_osl * factors[1])
+    told = f"{of.source}; prompts x {factors[0]:.4g}, answers x {factors[1]:.4g}"
+    return LengthModel(f"stretched {of.name}", told, *means, *largest, draw)
+
+
 def _trace(spec) -> LengthModel:
     """The lengths of a user's own trace or log, resampled as pairs."""
     spec = _known_keys(spec, {"path"}, "lengths.trace")
@@ -321,6 +337,7 @@ DESCRIBED = {
     "geometric": _geometric,
     "quantiles": _quantiles,
     "mixture": _mixture,
+    "stretched": _stretched,
     "trace": _trace,
     "servegen": _client_histograms,
 }
@@ -333,7 +350,8 @@ def length_model(spec: str | Mapping) -> LengthModel:
     ``arxiv_summarization``, ``agentic_claude_code``), a ServeGen mixture (``servegen_deepseek-r1``,
     ``servegen_m-large``, ...) or ``benchmark_ISL_OSL``. A mapping of one key: ``{fixed: {isl, osl}}``, ``{uniform:
     {isl, osl, low_fraction}}``, ``{geometric: {isl, mean_osl}}``, ``{quantiles: {isl: {p50: ..., mean: ...}, osl:
-    {...}, rank_correlation}}``, ``{mixture: [{share, lengths}, ...]}``, ``{trace: {path}}`` (a file of the user's,
+    {...}, rank_correlation}}``, ``{mixture: [{share, lengths}, ...]}``, ``{stretched: {lengths, mean_isl,
+    mean_osl}}`` (another model's shape with other means), ``{trace: {path}}`` (a file of the user's,
     resampled) or ``{named: {name, rank_correlation}}``.
 
     Raises TraceError that says what was found and what would be right.

@@ -159,3 +159,20 @@ def test_an_unknown_policy_is_named():
     with pytest.raises(ScenarioError, match="did you mean 'target_load'"):
         play(scenario({"requests_per_s": 50}, scaled("taget_load")))
     assert another()["model"] == "DeepSeek-R1"
+
+
+def test_the_initial_fleet_serves_from_the_first_moment():
+    windows, _ = played("target_load", unneeded="release", initial=7)
+    first = windows[windows.start_s == 0]
+    assert list(first.replicas) == [7]
+    assert list(first.gpus) == [7]
+
+
+def test_more_initial_instances_than_installed_are_named():
+    with pytest.raises(ScenarioError, match="autoscaler.initial: 21 instances exceed the 20 of stage"):
+        played("target_load", initial=21)
+
+
+def test_an_initial_fleet_below_the_minimum_is_named():
+    with pytest.raises(ScenarioError, match="initial 1 is below minimum 2"):
+        played("target_load", initial=1)

@@ -186,3 +186,19 @@ def test_requests_may_be_given_as_content():
     long = length_model({"content": {"input": {"pages": 3}, "output": {"words": 300, "language": "ja"}}})
     assert long.mean_isl > 2 * short.mean_isl
     assert long.mean_osl == pytest.approx(3 * short.mean_osl, rel=0.02)
+
+
+def test_stretched_lengths_have_their_means_and_the_shape_of_the_others():
+    spec = {"stretched": {"lengths": "azure2023_conv", "mean_isl": 4000, "mean_osl": 1000}}
+    plain, wide = length_model("azure2023_conv"), length_model(spec)
+    isl, osl = wide.sample(np.random.default_rng(3), 200_000)
+    assert isl.mean() == pytest.approx(4000, rel=0.01)
+    assert osl.mean() == pytest.approx(1000, rel=0.01)
+    other = plain.sample(np.random.default_rng(3), 200_000)
+    assert np.max(np.abs(isl - other[0] * 4000 / plain.mean_isl)) <= 0.5
+    assert np.max(np.abs(np.maximum(osl - other[1] * 1000 / plain.mean_osl, 0))) <= 1
+
+
+def test_stretched_lengths_need_both_means():
+    with pytest.raises(TraceError, match="lengths.stretched.mean_osl"):
+        length_model({"stretched": {"lengths": "azure2023_conv", "mean_isl": 4000}})

@@ -323,11 +323,13 @@ def _list_price(scenario: Scenario, service: str) -> float | None:
     return first.output_usd_per_million if first is not None else None
 
 
-def _long_enough(sampling: Sampling, system: GenerationSystem) -> Sampling:
-    """Windows of at least 20 batches of images or videos after 5 of warming up: a batch can take many minutes."""
+def _long_enough(sampling: Sampling, system: GenerationSystem, capacity_per_s: float) -> Sampling:
+    """Windows of images or videos, which are few and slow but quickly played: as long as `window_requests` take at the
+    capacity of what is played, and 20 batches at least, after as many of warming up."""
     batch_s = float(system.workers[0].step.base_s[-1])
-    longer = {"warmup_s": max(sampling.warmup_s, 5 * batch_s), "window_s": max(sampling.window_s, 20 * batch_s)}
-    return sampling.model_copy(update=longer)
+    warmup_s = max(sampling.warmup_s, 20 * batch_s)
+    window_s = max(sampling.window_s, warmup_s, sampling.window_requests / capacity_per_s)
+    return sampling.model_copy(update={"warmup_s": warmup_s, "window_s": window_s})
 
 
 def _pool(
@@ -337,16 +339,17 @@ def _pool(
     sampling, kind, resolved = scenario.simulation.sampling, service.kinds[key], service.resolved
     stage: ResolvedStage = kind.stage
     capacity = stage.capacity_per_s(resolved.service)
-    if isinstance(stage.system, GenerationSystem):
-        sequences, sampling = stage.curve.number_at(capacity), _long_enough(sampling, stage.system)
+    if outputs := isinstance(stage.system, GenerationSystem):
+        sequences = stage.curve.number_at(capacity)
     else:
         sequences = capacity * resolved.lengths.mean_osl * resolved.service.slo.tpot_p95_s
     kept = max(
         sampling.instances_kept if sequences < sampling.sequences_kept else 1,
         round(sampling.sequences_kept / max(sequences, 1.0)),
     )
-    if sampling.mode == "whole":
-        kept = stage.instances
+    kept = min(kept, stage.instances) if sampling.mode == "thinned" else stage.instances
+    if outputs:
+        sampling = _long_enough(sampling, stage.system, capacity * kept)
     factor = float(stage.slowdowns[journal.replication]) * kind.factor * slower
     name = key if slower == 1.0 else f"{key} at clock 1/{slower:.4f}"
     options, jobs = pool_options(resolved.service), {}
@@ -358,7 +361,7 @@ def _pool(
     return (FilledPool if filled else StagePool)(
         name=f"{service.name}.{name}" + (" with batch jobs" if filled else ""),
         system=stage.system.scaled(factor),
-        kept=min(kept, stage.instances),
+        kept=kept,
         lengths=resolved.lengths,
         mix=resolved.mix,
         burstiness=resolved.burstiness,

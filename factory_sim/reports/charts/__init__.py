@@ -14,6 +14,7 @@ from factory_sim.reports.charts.accuracy import accuracy_chart, plot_accuracy
 from factory_sim.reports.charts.comparison import comparison_chart, plot_runs
 from factory_sim.reports.charts.frontier import frontier_chart, plot_frontier
 from factory_sim.reports.charts.over_time import (
+    COSTS,
     latency_chart,
     money_chart,
     output_latency_chart,
@@ -87,7 +88,7 @@ def _over_time(series: pd.DataFrame, stages, promises, steps, common: dict) -> d
     """The charts over time that a series allows, and the waterfall, by name."""
     has = set(series.figure[series.value.notna()])
     drawn = {}
-    if {"cost_per_million_output_tokens", "revenue", "margin"} <= has:
+    if {"revenue", "margin"} <= has and has & {name for name, *_ in COSTS}:
         drawn["money"] = money_chart(series, stages, **common)
     if has & {"ttft_p95", "tpot_p95"}:
         drawn["latency"] = latency_chart(series, stages, promises, **common)

@@ -36,22 +36,34 @@ def plot_figure(
     return ax
 
 
+COSTS = (
+    ("cost_per_million_output_tokens", "a million tokens", "Cost per million output tokens", "USD / M tokens"),
+    ("cost_per_image", "an image", "Cost of an image", "USD / image"),
+    ("cost_per_video_second", "a second of video", "Cost of a second of video", "USD / s of video"),
+)
+"""Figures of cost, of which a chart takes the first that is there: name, what it buys, title of the panel, its axis."""
+
+
 def money_chart(
     series: pd.DataFrame, stages: pd.DataFrame | None = None, *, title: str = "", subtitle: str = "", footnote: str = ""
 ) -> Figure:
-    """Cost per million output tokens (logarithmic if it falls more than threefold), revenue and margin over time.
+    """Cost of what is made (logarithmic if it falls more than threefold), revenue and margin over time: per million
+    output tokens, else per image, else per second of video.
 
     The panel of money holds `revenue`, `cost` and `margin` per interval. Series of one service only.
     """
     with look.settings():
-        title = title or "What a million tokens cost, and what they earned"
+        figure, told, panel, label = next((cost for cost in COSTS if _last(series, cost[0]) is not None), COSTS[0])
+        mixed = figure == COSTS[0][0] and any(_last(series, name) is not None for name, *_ in COSTS[1:])
+        earned = "what all services earned" if mixed else "what they earned" if figure == COSTS[0][0] else "what it earned"
+        title = title or f"What {told} cost, and {earned}"
         sheet, scale = _sheet(series, [1.75, 1.75, 1.3], stages, title, subtitle, footnote)
         cost, money, margin = sheet.panels
-        spread = series[series.figure == "cost_per_million_output_tokens"].value
+        spread = series[series.figure == figure].value
         wide = spread.max() > 3 * spread.min() > 0
-        plot_figure(series, "cost_per_million_output_tokens", cost, scale=scale, log=bool(wide))
-        look.panel_title(cost, "Cost per million output tokens")
-        cost.set_ylabel("USD / M tokens" + (", log" if wide else ""))
+        plot_figure(series, figure, cost, scale=scale, log=bool(wide))
+        look.panel_title(cost, panel)
+        cost.set_ylabel(label + (", log" if wide else ""))
 
         per = interval_label(series[series.figure == "revenue"])
         labels = _lines(money, series, {"revenue": ("revenue", look.GREEN, "-"),

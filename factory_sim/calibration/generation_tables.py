@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from factory_sim.errors import PriceError, ProfileError
 from factory_sim.inputs import catalog
 from factory_sim.inputs.prices import price_book
-from factory_sim.model.generation import generation_model, generation_service, measured_rows
+from factory_sim.model.generation import generation_model, generation_service, measured_rows, profile_name
 from factory_sim.units import HOUR_S
 
 if TYPE_CHECKING:
@@ -23,11 +23,6 @@ def is_generation(model: str) -> bool:
         if "audio" in str(error):
             raise
         return False
-
-
-def profile_name(model: str, gpu: str) -> str:
-    """Name of the measured rows of a model on a GPU, as `profiles list` shows it."""
-    return f"{model.split('/')[-1]}.{gpu}.{ENGINE}".lower()
 
 
 def groups(empty: dict[str, Any]) -> list[dict[str, Any]]:

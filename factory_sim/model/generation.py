@@ -91,6 +91,8 @@ class GenerationService:
     """Seconds that one video plays, by its frames and their rate; 0 for an image."""
     weight_bytes: float
     """Weights of one copy of the denoiser in bf16; text encoder and autoencoder are not in the table."""
+    profile: str
+    """Name of the measured rows behind it, as `profiles list` shows it."""
     source: str
     note: str
     """What was scaled, and by what."""
@@ -138,6 +140,17 @@ def measured_rows() -> tuple[GenerationRow, ...]:
             )
             for row in csv.DictReader(file)
         )
+
+
+def profile_name(model: str, gpu: str) -> str:
+    """Name of the measured rows of a model on a GPU."""
+    return f"{model.split('/')[-1]}.{gpu}.diffusion".lower()
+
+
+@cache
+def rows_of_profile(name: str) -> tuple[GenerationRow, ...]:
+    """The measured rows of a profile by its name; none where no image or video model has it."""
+    return tuple(row for row in measured_rows() if profile_name(row.model, row.gpu) == name)
 
 
 @cache
@@ -302,6 +315,7 @@ def generation_service(
         power_by_batch_w=tuple(float(value) * board for value in by_power),
         output_s=(frames or typical.frames) / typical.fps if typical.output_unit == "video" else 0.0,
         weight_bytes=typical.params * BF16_BYTES,
+        profile=profile_name(name, lender),
         source=typical.source,
         note="; ".join(notes),
     )
@@ -367,7 +381,7 @@ def generation_system(service: GenerationService) -> GenerationSystem:
         max_context_tokens=2,
         model=service.model,
         precision="bf16",
-        profile=f"energy_diffusion {service.model}",
+        profile=service.profile,
         trust=service.trust,
         tpot_band=service.latency_band,
         output_unit=service.output_unit,

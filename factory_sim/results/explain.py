@@ -20,6 +20,7 @@ from factory_sim.ledger.plan_facts import with_plan_facts
 from factory_sim.ledger.postings import Books, keep_books
 from factory_sim.ledger.sanity import stale_prices
 from factory_sim.ledger.statements import kinds, signed_nusd
+from factory_sim.model.generation import rows_of_profile
 from factory_sim.results.figures import is_step
 from factory_sim.results.reprice import UNITS, RunTerms, run_terms
 from factory_sim.units import KILOWATT_HOUR_J, MILLION, WEEK_S
@@ -353,7 +354,7 @@ def _profiles(windows: pd.DataFrame) -> list[dict]:
                 "profile": profile,
                 "trust": trust,
                 "share": float(own) / whole if whole else 0.0,
-                "measured_rows": sum(group.rows for group in fitted),
+                "measured_rows": sum(group.rows for group in fitted) or len(rows_of_profile(profile)),
                 "first_date": min((group.dates[0] for group in fitted), default=""),
                 "last_date": max((group.dates[1] for group in fitted), default=""),
             }

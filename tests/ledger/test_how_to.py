@@ -19,7 +19,9 @@ BLOCKS = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.D
 @pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
 def test_a_block_of_the_page_can_be_posted(make_windows, block):
     money = Money.model_validate(yaml.safe_load(block))
-    windows = make_windows(hours=24, output_tokens=1e8, input_tokens=1e8)
+    named = [name for name in money.plans if name != "all"]
+    service = "chat" if "chat" in named or not named else named[0]
+    windows = make_windows(hours=24, output_tokens=1e8, input_tokens=1e8, service=service, images=1e3, videos=1e2, video_s=5e2)
     windows = windows.assign(**dict.fromkeys(fact_columns(money), 0.5))
     books = totals(post(windows, money, start=datetime(2026, 8, 31, 12, tzinfo=UTC)))
     assert books.cost.iloc[0] > 0

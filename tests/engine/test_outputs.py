@@ -9,8 +9,8 @@ import pytest
 from factory_sim.engine.kernel import Pool, Requests
 from factory_sim.engine.load_test import load_test
 from factory_sim.engine.outputs import one_output
+from factory_sim.engine.watts import host_watts
 from factory_sim.errors import CapacityError, FactorySimError, PriceError, ProfileError, ScenarioError
-from factory_sim.inputs import catalog
 from factory_sim.inputs.overrides import parse_scenario
 from factory_sim.model.generation import generation_service, generation_system, measured_rows
 from factory_sim.results.run import run
@@ -103,9 +103,9 @@ def test_joules_close_with_the_meter_and_are_those_of_the_measured_batch(studio)
     assert windows.videos.sum() == pytest.approx(busy_s / fastest_s, rel=0.02)
     watts = {r.batch_latency_s: r.power_w for r in measured_rows() if r.model == row.model and r.gpu == "b200"}
     assert windows.output_energy_j.sum() == pytest.approx(busy_s * watts[fastest_s], rel=1e-9)
-    host_w = catalog.gpu("b200").host_share_w
-    parts_j = windows.output_energy_j + windows.idle_energy_j + host_w * windows.gpu_hours * 3600
-    assert (parts_j * 1.25).sum() == pytest.approx(windows.facility_energy_j.sum(), rel=1e-9)
+    gpu_j, gpu_s = (windows.output_energy_j + windows.idle_energy_j).sum(), windows.gpu_hours.sum() * 3600
+    meter_j = 1.25 * (gpu_j + host_watts("b200", gpu_j / gpu_s) * gpu_s)
+    assert meter_j == pytest.approx(windows.facility_energy_j.sum(), rel=1e-9)
     assert value(studio, "energy_per_video") == pytest.approx(windows.facility_energy_j.sum() / windows.videos.sum())
 
 

@@ -182,7 +182,7 @@ def _stage(
 ) -> ResolvedStage:
     wanted, lengths = stage.system, mix.served_lengths
     try:
-        system = planned_system(service.model, wanted, promise_s=service.slo.ttft_p95_s)
+        system = planned_system(stage.model or service.model, wanted, promise_s=service.slo.ttft_p95_s)
         rent = math.nan
         if service.price_path == "follows_cost":
             rent = price_book().find("rental_market", catalog.gpu(wanted.gpu).name).value
@@ -203,7 +203,7 @@ def _stage(
     if curve is not None and isinstance(wanted, System):
         capacity = curve.capacity_per_s(service.slo.ttft_p95_s, service.slo.tpot_p95_s)
         at_capacity = (lengths.mean_isl, lengths.mean_osl, curve.number_at(capacity))
-        system = planned_system(service.model, wanted, at_capacity)
+        system = planned_system(stage.model or service.model, wanted, at_capacity)
     slowdown = _lognormal(system.tpot_band, _stratified(scenario, "profile_error", system.profile))
     ttft = _lognormal(system.ttft_band, _stratified(scenario, "profile_error_ttft", system.profile))
     if not scenario.simulation.profile_error:

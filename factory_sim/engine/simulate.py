@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 import simpy
@@ -10,7 +11,7 @@ from factory_sim.engine.control.autoscaler import AUTOSCALERS, autoscale, begin,
 from factory_sim.engine.control.batch import JobQueue
 from factory_sim.engine.control.demand import Backlog, DemandState, rate_series
 from factory_sim.engine.control.fleet import Fleet, Pulse
-from factory_sim.engine.control.market import change_price, retire, spike
+from factory_sim.engine.control.market import change_price, launch, retire, spike
 from factory_sim.engine.control.outages import fail_site, fail_units, site_breakdown, stated_breakdown
 from factory_sim.engine.control.power import curtail, heat
 from factory_sim.engine.control.rollouts import deliver, lateness_s, maintain, move, rollout, upgrade
@@ -83,6 +84,7 @@ class Factory:
             for name, spec in scenario.training.items()
             if spec.site in here or (first and spec.site not in served)
         }
+        self.launched = {name: self.env.event() for name in scenario.training}
         self.pulse_of = {service.name: group.pulse for group in self.groups for service in group.services}
 
     def play(self) -> Journal:
@@ -164,7 +166,8 @@ class Factory:
             for before, after in itertools.pairwise(stages):
                 rng = self._stream("stage_delay", name, after.name)
                 late_s = lateness_s(rng, after.change.delay_days)
-                env.process(rollout(env, service, before, after, journal, interval_s, late_s))
+                awaited = self.launched[after.after_training] if after.after_training else None
+                env.process(rollout(env, service, before, after, journal, interval_s, late_s, awaited))
             rule, spot = service.resolved.service.autoscaler, service.resolved.service.spot
             if rule and not (rule.policy == "fixed" and rule.maximum is None):
                 self._check_minimum(service, rule)
@@ -294,9 +297,14 @@ class Factory:
                 mfu_of(job.spec.mfu)
             except ScenarioError as error:
                 raise ScenarioError(f"training.{name}.{error}") from None
-            launched = self.services[job.spec.launch.service] if job.spec.launch else None
-            rng = self._stream("training", name)
-            self.env.process(train(self.env, job, place, self.scenario, launched, rng, self.journal))
+            finished = partial(self._launch, job) if job.spec.launch else None
+            rngs = self._stream("training", name), self._stream("training_repairs", name)
+            self.env.process(train(self.env, job, place, self.scenario, finished, rngs, self.journal))
+
+    def _launch(self, job: Job, loss: float) -> None:
+        """A finished job hands its model over."""
+        plan, event = job.spec.launch, self.launched[job.name]
+        self.env.process(launch(self.env, self.services[plan.service], plan, job.name, loss, event, self.journal))
 
     def _stream(self, *name: str) -> np.random.Generator:
         return stream(self.scenario.seed, *name, f"replication {self.journal.replication}")

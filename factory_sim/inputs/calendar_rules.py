@@ -46,6 +46,13 @@ def _names(scenario) -> None:
             if service.overflow.to == name:
                 raise ValueError(f"{where}.overflow.to: a service cannot overflow into itself")
             _alike(f"{where}.overflow.to", scenario, name, service.overflow.to)
+        awaited = service.stages[-1].after_training
+        if awaited is not None:
+            at = f"{where}.stages.{len(service.stages) - 1} ({service.stages[-1].name}).after_training"
+            _known(at, awaited, scenario.training)
+            launch = scenario.training[awaited].launch
+            if launch is None or launch.service != name:
+                raise ValueError(f"{at}: training.{awaited} has no `launch` in service {name!r}")
         scaler = service.autoscaler
         if scaler and scaler.lend_to:
             _known(f"{where}.autoscaler.lend_to", scaler.lend_to, scenario.training)
@@ -129,7 +136,7 @@ def _gpus_fit(scenario, site: str) -> None:
     days = {0.0} | {s.from_day for service in scenario.services.values() for s in service.stages}
     moments = _moments(scenario)
     days |= {day for day, _, event in moments if event.kind in ("delivery", "move")}
-    own = sum(job.gpus for job in scenario.training.values() if job.site == site)
+    own = sum(job.gpus + job.spare_gpus for job in scenario.training.values() if job.site == site)
     holds = scenario.places[site].gpus
     for day in sorted(days):
         held = own

@@ -99,6 +99,10 @@ class Stage(Record):
     """GPUs of the service in this stage; a multiple of the GPUs of one instance. Or give `replicas` instead."""
     change: Change = Change()
     """How the change is made."""
+    model: str | None = None
+    """Model that is served from this stage on, where it is not the service's."""
+    after_training: Name | None = None
+    """Training job whose launch in this service this (last) stage waits for, from `from_day` on."""
 
     @model_validator(mode="before")
     @classmethod
@@ -251,6 +255,9 @@ class Service(Record):
                 )
         if stages[0].from_day != 0:
             raise ValueError(f"the first stage must start on day 0, not {stages[0].from_day:g}")
+        for stage in stages[:-1] if len(stages) > 1 else stages:
+            if stage.after_training:
+                raise ValueError(f"stage {stage.name!r}: after_training is for the last of several stages")
         names = [stage.name for stage in stages]
         if len(set(names)) != len(names):
             raise ValueError("two stages have the same name")

@@ -31,6 +31,16 @@ class Launch(Record):
     """Days of adoption, linear (demand.csv: stabilises within weeks)."""
     price_multiplier: PositiveFloat = 1.0
     """Times the list prices from the launch on."""
+    loss_before: PositiveFloat | None = None
+    """Loss of the model that served until then, nats/token; with it a lower loss of the new one moves demand too."""
+    demand_per_nat: NonNegative = 0.0
+    """Answer to quality: demand is multiplied by exp(this x (loss_before - loss of the new model))."""
+
+    @model_validator(mode="after")
+    def _quality(self) -> "Launch":
+        if self.demand_per_nat and self.loss_before is None:
+            raise ValueError("demand_per_nat needs loss_before, the loss of the model that served until then")
+        return self
 
 
 class TrainingJob(Record):
@@ -40,6 +50,10 @@ class TrainingJob(Record):
     """GPU, e.g. h100."""
     gpus: NonNegativeInt = 0
     """GPUs of its own; 0: only lent ones."""
+    spare_gpus: NonNegativeInt = 0
+    """GPUs beside its own that stand ready to take the place of broken ones; paid for."""
+    without_spares: Literal["shrink", "wait"] = "shrink"
+    """When own GPUs are being repaired and no spare is left: go on with fewer, or stand still until they are back."""
     site: Name = "main"
     """Site."""
     kind: Literal["pretraining", "fine_tuning", "reinforcement"] = "pretraining"

@@ -16,6 +16,8 @@ FIGURE_LABELS = {
     "cost_per_million_output_tokens": "Cost / M output tokens",
     "cost_per_million_input_tokens": "Cost / M input tokens",
     "cost_per_million_tokens": "Cost / M tokens",
+    "cost_per_million_trained_tokens": "Cost / M trained tokens",
+    "training_days": "Training ends, day",
     "requests_arrived": "Requests arrived",
     "requests_completed": "Requests completed",
     "requests_turned_away": "Requests turned away",

@@ -14,7 +14,7 @@ from factory_sim.results.figures import UNITS
 
 FIGURES = {
     "cost_per_million_output_tokens": "all costs of the window over its output tokens, in millions; like every figure per "
-    "token without services that make images or videos",
+    "token without services that make images or videos and without training jobs",
     "cost_per_million_tokens": "the same costs over input plus output tokens, in millions",
     "revenue": "what customers are billed",
     "cost": "rent or ownership, and what the scenario adds: energy, staff, licences, ...",
@@ -68,6 +68,11 @@ FIGURES = {
     "energy_per_output_token": "that energy (of services of tokens) over output tokens",
     "output_tokens_per_s_per_gpu": "output tokens over GPU-seconds paid (of services of tokens)",
     "demand": "requests that users would have made had nothing held them",
+    "trained_tokens": "tokens trained and safe in a check-point, of training jobs; each job by name is a service here",
+    "lost_trained_tokens": "tokens trained and lost to interruptions since the last check-point",
+    "cost_per_million_trained_tokens": "all costs of the job, lost work, repair and spares included, over trained tokens",
+    "training_progress": "tokens trained in the window over all that the job is to train on",
+    "training_days": "day from the start of the scenario on which the job ended, over the replications in which it did",
     "cost_reduction_first_to_last_week": "cost per million output tokens of week 1 over the last week's",
     "revenue_growth_first_to_last_week": "revenue of the last week over week 1's",
     "output_token_growth_first_to_last_week": "output tokens of the last week over week 1's",

@@ -36,6 +36,13 @@ RUN_FIGURES = {
     "traffic": ("output_tokens", "input_tokens", "requests_arrived", "requests_completed", "requests_turned_away"),
     "latency": ("ttft_p50", "ttft_p95", "ttft_p99", "tpot_p50", "tpot_p95", "tpot_p99", "time_to_output_p50", "time_to_output_p95",
                 "time_to_output_p99", "slo_attainment"),
+    "training": (
+        "trained_tokens",
+        "lost_trained_tokens",
+        "cost_per_million_trained_tokens",
+        "training_progress",
+        "training_days",
+    ),
     "fleet": ("utilisation", "gpu_hours", "energy"),
     "change": ("cost_reduction_first_to_last_week", "revenue_growth_first_to_last_week"),
 }

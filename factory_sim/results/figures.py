@@ -13,7 +13,7 @@ from factory_sim.histogram import quantile_rows
 from factory_sim.ledger.accounts import NANO
 from factory_sim.ledger.makers import OUTPUTS, made_by, maker_services, of_tokens
 from factory_sim.ledger.sanity import SPOT
-from factory_sim.units import HOUR_S, KILOWATT_HOUR_J, MILLION, WEEK_S
+from factory_sim.units import DAY_S, HOUR_S, KILOWATT_HOUR_J, MILLION, WEEK_S
 
 TRUST = ("measured", "interpolated", "extrapolated", "estimated")
 """Rungs of the ladder of trust, best first; a figure stands on the worst rung below it."""
@@ -86,6 +86,11 @@ UNITS = {
     "energy_per_output_token": "J/token",
     "output_tokens_per_s_per_gpu": "tokens/s",
     "demand": "requests",
+    "trained_tokens": "tokens",
+    "lost_trained_tokens": "tokens",
+    "cost_per_million_trained_tokens": "USD/million tokens",
+    "training_progress": "fraction",
+    "training_days": "day",
     "cost_reduction_first_to_last_week": "ratio",
     "revenue_growth_first_to_last_week": "ratio",
     "output_token_growth_first_to_last_week": "ratio",
@@ -93,6 +98,12 @@ UNITS = {
 }
 """Every figure and its unit."""
 
+
+TRAINING = ("trained_tokens", "lost_trained_tokens", "cost_per_million_trained_tokens", "training_progress", "training_days")
+"""Figures of training jobs."""
+
+OF_JOBS = (*TRAINING, "cost", "utilisation", "availability", "gpu_hours", "energy")
+"""All figures that mean something for a training job."""
 
 Mark = Callable[[pd.DataFrame], pd.DataFrame]
 """Repeats the rows of a table (with start_s, service, stage) for every span they belong to: columns window, service."""
@@ -121,15 +132,28 @@ def replications(tables: dict[str, pd.DataFrame], drawn: pd.DataFrame) -> pd.Dat
 
 
 def _at_both_prices(tables: dict[str, pd.DataFrame], drawn: pd.DataFrame, mark: Mark) -> pd.DataFrame:
-    makers = maker_services(tables["windows"])
+    makers, jobs = maker_services(tables["windows"]), _jobs(tables["windows"])
     windows, weights = mark(with_parts(tables["windows"], makers)), mark(tables["weights"])
     latency = percentiles(tables["latency"], weights)
     stated, other = (
-        by_replication(windows, latency, mark(_money_parts(money_by_window(postings), makers)))
+        by_replication(windows, latency, mark(_money_parts(money_by_window(postings), makers, jobs)))
         for postings in (tables["postings"], drawn)
     )
     found = stated.assign(drawn=other["value"])
-    return found[_applies(found, makers)].reset_index(drop=True) if makers else found
+    return found[_applies(found, makers) & _of_jobs(found, jobs)].reset_index(drop=True) if makers or jobs else found
+
+
+def _jobs(windows: pd.DataFrame) -> list[str]:
+    """Names of training jobs."""
+    if "training_progress" not in windows:
+        return []
+    return list(windows["service"][windows["training_progress"].notna()].unique())
+
+
+def _of_jobs(found: pd.DataFrame, jobs: list[str]) -> np.ndarray:
+    """Rows whose figure means something for their name: training for jobs, nothing but that and their cost."""
+    job, training = found["service"].isin(jobs), found["figure"].isin(TRAINING)
+    return (found["figure"].isin(OF_JOBS) & job | ~job & (~training | (found["service"] == "all"))).to_numpy()
 
 
 def _applies(found: pd.DataFrame, makers: dict[str, str]) -> np.ndarray:
@@ -198,22 +222,28 @@ def _with_all(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_parts(windows: pd.DataFrame, makers: dict[str, str]) -> pd.DataFrame:
-    """The windows with GPU-hours and joules of tokens, and joules of images and of videos, in columns of their own.
+    """The windows with GPU-hours and joules of tokens, and joules of images and of videos, in columns of their own;
+    where jobs train, with each row's own name too.
 
     `makers`: services of images or videos (`ledger.makers`).
     """
-    tokens = of_tokens(windows, makers)
+    tokens = of_tokens(windows, makers) & ~windows["service"].isin(_jobs(windows)).to_numpy()
     parts = {f"token_{name}": windows[name].where(tokens, 0.0) for name in ("gpu_hours", "facility_energy_j")}
     for made in dict.fromkeys(makers.values()):
         parts[f"{made}_energy_j"] = windows["facility_energy_j"].where(made_by(windows, makers, made), 0.0)
+    if "training_progress" in windows:
+        parts["service_of_row"] = windows["service"]
     return windows.assign(**parts)
 
 
-def _money_parts(money: pd.DataFrame, makers: dict[str, str]) -> pd.DataFrame:
-    """Money by window with the cost of tokens, of images and of videos in columns of their own."""
-    parts = {"token_cost": money["cost"].where(of_tokens(money, makers), 0.0)}
+def _money_parts(money: pd.DataFrame, makers: dict[str, str], jobs: list[str]) -> pd.DataFrame:
+    """Money by window with the cost of tokens, of images, of videos and of training in columns of their own."""
+    served = of_tokens(money, makers) & ~money["service"].isin(jobs).to_numpy()
+    parts = {"token_cost": money["cost"].where(served, 0.0)}
     for made in dict.fromkeys(makers.values()):
         parts[f"{made}_cost"] = money["cost"].where(made_by(money, makers, made), 0.0)
+    if jobs:
+        parts["training_cost"] = money["cost"].where(money["service"].isin(jobs), 0.0)
     return money.assign(**parts)
 
 
@@ -224,6 +254,7 @@ def by_replication(windows: pd.DataFrame, latency: pd.DataFrame, money: pd.DataF
     """
     up = windows["gpu_hours"] - windows["gpu_hours_down"]
     extra = [name for name in windows if name.startswith("token_") or name in ("images", "videos", "video_s")]
+    extra += [name for name in windows if name in ("trained_tokens", "lost_trained_tokens", "training_progress")]
     extra += [name for name in (f"{made}_energy_j" for made in OUTPUTS) if name in windows]
     batch = BATCH if BATCH[0] in windows and windows[BATCH[0]].any() else ()
     extra += batch
@@ -265,6 +296,7 @@ def by_replication(windows: pd.DataFrame, latency: pd.DataFrame, money: pd.DataF
             "demand": sums["latent_requests"],
             **_outputs(sums, money),
             **(_batch(sums) if batch else {}),
+            **(_training(windows, sums, money) if "training_cost" in money else {}),
         }
     )
     return wide.rename_axis(columns="figure").stack(future_stack=True).rename("value").reset_index()
@@ -293,6 +325,20 @@ def _batch(sums: pd.DataFrame) -> dict[str, pd.Series]:
     decided = sums["batch_requests_completed"] + sums["batch_requests_dropped"]
     counts = {name: sums[name] for name in BATCH if name != "batch_requests_dropped"}
     return counts | {"batch_within_deadline": sums["batch_requests_completed"] / _positive(decided)}
+
+
+def _training(windows: pd.DataFrame, sums: pd.DataFrame, money: pd.DataFrame) -> dict[str, pd.Series]:
+    """Figures of training jobs. Progress and end are those of one job; of several together they are undefined."""
+    ends = windows["training_end_s"] if "training_end_s" in windows else pd.Series(np.nan, windows.index)
+    jobs = windows[windows["training_progress"].notna()].groupby(KEYS, sort=False)["service_of_row"].nunique()
+    alone = jobs.reindex(sums.index) == 1
+    return {
+        "trained_tokens": sums["trained_tokens"],
+        "lost_trained_tokens": sums["lost_trained_tokens"],
+        "cost_per_million_trained_tokens": MILLION * money["training_cost"] / _positive(sums["trained_tokens"]),
+        "training_progress": sums["training_progress"].where(alone),
+        "training_days": (ends.groupby([windows[key] for key in KEYS], sort=False).max() / DAY_S).where(alone),
+    }
 
 
 def percentiles(latency: pd.DataFrame, weights: pd.DataFrame) -> pd.DataFrame:

@@ -1,5 +1,7 @@
 """What happens to demand on stated days: spikes, price changes, models that retire or are launched."""
 
+import math
+
 import simpy
 
 from factory_sim.engine.control.service import Service
@@ -53,11 +55,24 @@ def retire(
     )
 
 
-def launch(env: simpy.Environment, service: Service, plan: Launch, cause: str, journal: Journal):
-    """A better model enters a service: demand grows as it is adopted, and prices change."""
+def launch(
+    env: simpy.Environment,
+    service: Service,
+    plan: Launch,
+    cause: str,
+    loss: float,
+    launched: simpy.Event,
+    journal: Journal,
+):
+    """A better model (of a loss in nats/token) enters a service: demand grows as it is adopted, and prices change."""
     yield env.timeout(plan.after_days * DAY_S)
-    service.demand.launches.append((env.now, plan.demand_multiplier, plan.adoption_days * DAY_S))
+    better = plan.loss_before - loss if plan.loss_before is not None else 0.0
+    multiplier = plan.demand_multiplier * math.exp(plan.demand_per_nat * better)
+    service.demand.launches.append((env.now, multiplier, plan.adoption_days * DAY_S))
     service.launch_price *= plan.price_multiplier
     service.fleet.pulse.fire()
-    effect = f"demand times {plan.demand_multiplier:g} within {plan.adoption_days:g} days, prices times {plan.price_multiplier:g}"
+    launched.succeed()
+    effect = f"demand times {multiplier:.4g} within {plan.adoption_days:g} days, prices times {plan.price_multiplier:g}"
+    if plan.loss_before is not None:
+        effect += f"; loss {loss:.3f} nats/token after {plan.loss_before:.3f}"
     journal.note(env.now, "model_launched", service.name, cause, effect)

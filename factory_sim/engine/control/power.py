@@ -48,7 +48,7 @@ def check_power(scenario: Scenario) -> None:
     for name, site in scenario.places.items():
         for day in days if site.power and site.power.mw else ():
             idle_w = sum(
-                job.gpus * idle_it_watts(job.gpu)
+                (job.gpus + job.spare_gpus) * idle_it_watts(job.gpu)
                 for job in scenario.training.values()
                 if job.site == name
             )

@@ -23,9 +23,15 @@ def rollout(
     journal: Journal,
     interval_s: float,
     late_s: float,
+    awaited: simpy.Event | None = None,
 ):
-    """Move the GPUs of one stage to the next, one batch an interval, each out of service for the change's downtime."""
+    """Move the GPUs of one stage to the next, one batch an interval, each out of service for the change's downtime.
+
+    `awaited`: launch of the model that the stage serves, where it waits for one.
+    """
     yield env.timeout(stage.from_day * DAY_S + late_s - env.now)
+    if awaited is not None:
+        yield awaited
     fleet, start_s, service.changing = service.fleet, env.now, True
     if late_s:
         journal.note(

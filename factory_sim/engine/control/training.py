@@ -1,19 +1,19 @@
 """Training jobs: GPUs of their own and lent ones, check-points, lost work, completion, and what it brings."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 import simpy
 
-from factory_sim.engine.control.market import launch
-from factory_sim.engine.control.service import Place, Service
+from factory_sim.engine.control.service import Place
 from factory_sim.engine.journal import Journal
 from factory_sim.engine.kernel import play_closed_loop
 from factory_sim.engine.resolve import planned_system
 from factory_sim.engine.rows import JOB_COUNTS
 from factory_sim.engine.stage_pool import COUNTS
-from factory_sim.engine.watts import host_watts, idle_watts, nameplate_watts, training_watts
+from factory_sim.engine.watts import host_watts, idle_it_watts, idle_watts, nameplate_watts, training_watts
 from factory_sim.errors import FactorySimError, ScenarioError
 from factory_sim.inputs import catalog
 from factory_sim.inputs.reliability import operation
@@ -21,7 +21,7 @@ from factory_sim.inputs.scenario import Scenario
 from factory_sim.inputs.services import System
 from factory_sim.inputs.training_jobs import Rollouts, TrainingJob
 from factory_sim.model import training as laws
-from factory_sim.model.outages import failure_kinds, interruptions_per_s
+from factory_sim.model.outages import FailureKind, failure_kinds, interruptions_per_s, unit_gpus
 from factory_sim.model.serving import decode_steps
 from factory_sim.model.workload import length_model
 from factory_sim.streams import stream
@@ -40,6 +40,8 @@ class Job:
     done_tokens: float = 0.0
     """Tokens that are safe in a check-point."""
     lost_tokens: float = 0.0
+    broken: int = 0
+    """Own GPUs in repair."""
     interruptions: int = 0
     gpu_s: float = 0.0
     """GPU-seconds held."""
@@ -62,9 +64,15 @@ class Job:
         event.succeed()
 
     @property
+    def held(self) -> int:
+        """GPUs that it holds now: own, spare and lent ones, broken ones included."""
+        return self.spec.gpus + self.spec.spare_gpus + self.lent
+
+    @property
     def gpus(self) -> int:
-        """GPUs that it holds now."""
-        return self.spec.gpus + self.lent
+        """GPUs that train now: spares take the place of own ones in repair."""
+        own = min(self.spec.gpus, self.spec.gpus + self.spec.spare_gpus - self.broken)
+        return 0 if own < self.spec.gpus and self.spec.without_spares == "wait" else own + self.lent
 
     @property
     def params_active(self) -> float:
@@ -83,11 +91,14 @@ def train(
     job: Job,
     place: Place,
     scenario: Scenario,
-    launched: Service | None,
-    rng: np.random.Generator,
+    finished: Callable[[float], None] | None,
+    rngs: tuple[np.random.Generator, np.random.Generator],
     journal: Journal,
 ):
-    """Train until the tokens are done: stretch by stretch between interruptions, changes of size and interval ends."""
+    """Train until the tokens are done: stretch by stretch between interruptions, changes of size and interval ends.
+
+    `finished` gets the loss of the model (nats/token) in the end; `rngs`: of interruptions, and of what is repaired.
+    """
     spec, interval_s = job.spec, scenario.simulation.interval_minutes * MINUTE_S
     kinds = failure_kinds(scenario.outages)
     write_s = operation("checkpoint_write", spec.checkpoint_s)
@@ -101,11 +112,11 @@ def train(
     ready_s = env.now  # when the job steps on after a restart
     worked_s = 0.0  # work since the last check-point or size, seconds without writes
     while job.done_tokens < target:
-        start_s, gpus = env.now, job.gpus
+        start_s, gpus, held, broken = env.now, job.gpus, job.held, job.broken
         halted = gpus == 0 or not place.lit or (spec.pause_when_curtailed and bool(place.caps_w))
-        place.trains(
-            job.name, 0.0 if halted else gpus * (busy_w + host_watts(spec.gpu, busy_w)), gpus * nameplate_watts(spec.gpu)
-        )
+        busy = 0 if halted else gpus
+        drawn_w = busy * (busy_w + host_watts(spec.gpu, busy_w)) + (held - busy) * idle_it_watts(spec.gpu)
+        place.trains(job.name, drawn_w if place.lit else 0.0, held * nameplate_watts(spec.gpu))
         boundary = min((math.floor(start_s / interval_s + 1e-9) + 1) * interval_s, scenario.duration_s)
         speed = 0.0 if halted else _speed(job, scenario, mfu, gpus)
         rate = interruptions_per_s(kinds, spec.gpu, gpus) if not halted else 0.0
@@ -114,7 +125,7 @@ def train(
         )
         begins_s = max(ready_s, start_s)
         ends_s = _finish_s(begins_s, target - job.done_tokens, worked_s, speed, every_s, write_s)
-        fails_s = begins_s + rng.exponential(1.0 / rate) if rate > 0.0 else math.inf
+        fails_s = begins_s + rngs[0].exponential(1.0 / rate) if rate > 0.0 else math.inf
         wake_s = min(boundary, ends_s, fails_s)
         yield env.timeout(wake_s - start_s) | job.changed
         now = env.now
@@ -124,19 +135,27 @@ def train(
             job.done_tokens += safe
             job.gpu_s += gpus * (now - start_s)
             active = 0.0 if halted else max(now - begins_s, 0.0) / (now - start_s)
-            journal.windows.append(_row(job, place, start_s, now, gpus, active, busy_w, safe, journal.replication))
+            row = _row(job, place, start_s, now, (gpus, held, broken), active, busy_w, journal.replication)
+            _trained(row, safe, target)
+            journal.windows.append(row)
         else:
             unsaved = worked_s
         if now >= ends_s - 1e-6:
             job.done_tokens = target
+            row["training_end_s"] = now
             break
         if now >= fails_s:
             job.interruptions += 1
             job.lost_tokens += unsaved * speed
-            journal.note(now, "training_interrupted", job.name, "failure", f"{unsaved * speed:.3g} tokens lost")
+            row["lost_trained_tokens"] += unsaved * speed
+            kind = _kind_of(kinds, spec.gpu, gpus, rngs[1])
+            journal.note(now, "training_interrupted", job.name, kind.name, f"{unsaved * speed:.3g} tokens lost")
+            env.process(_repair(env, job, kind, restart_s, rngs[1], journal))
             worked_s, ready_s = 0.0, now + restart_s
         elif job.gpus != gpus or _halted(job, place) != halted:
             job.done_tokens += unsaved * speed  # a planned change: a check-point is written first
+            if unsaved * speed:
+                _trained(row, unsaved * speed, target)
             worked_s, ready_s = 0.0, now + (write_s if unsaved else 0.0) + restart_s
         if now >= scenario.duration_s:
             return
@@ -147,8 +166,43 @@ def train(
         f"{target:.4g} tokens, {job.gpu_s / HOUR_S:.4g} GPU-h, {job.interruptions} interruptions, {job.lost_tokens:.3g} tokens lost; "
         f"loss {found:.3f} nats/token by {laws.DEFAULT_LAW}",
     )  # fmt: skip
-    if launched is not None:
-        env.process(launch(env, launched, spec.launch, job.name, journal))
+    if finished is not None:
+        finished(found)
+
+
+def _kind_of(kinds: tuple[FailureKind, ...], gpu: str, gpus: int, rng: np.random.Generator) -> FailureKind:
+    """The kind of failure that an interruption of a job on so many GPUs was, drawn by the kinds' rates."""
+    rates = np.array([interruptions_per_s((kind,), gpu, gpus) for kind in kinds])
+    return kinds[int(np.searchsorted(np.cumsum(rates), rng.random() * rates.sum(), side="right"))]
+
+
+def _repair(env, job: Job, kind: FailureKind, restart_s: float, rng: np.random.Generator, journal: Journal):
+    """Own GPUs that an interruption took with it are away until they are repaired, if that takes longer than a restart.
+
+    Lent ones count as back after the restart; a GPU that must be swapped takes its node out.
+    """
+    repair_s = kind.repair_time_s(rng)
+    unit = unit_gpus(kind, job.spec.gpu) or job.spec.gpus
+    if kind.name == "gpu_permanent":
+        unit = max(unit, int(catalog.gpu(job.spec.gpu).gpus_per_node))
+    here = rng.random() * max(job.held, 1) < job.spec.gpus + job.spec.spare_gpus
+    hit = min(unit, job.spec.gpus + job.spec.spare_gpus - job.broken) if here else 0
+    if not hit or repair_s <= restart_s:
+        return
+    job.broken += hit
+    job.tell()
+    left = f"{job.gpus} GPUs train" if job.gpus else "waits"
+    journal.note(env.now, "training_gpus_broken", job.name, kind.name, f"{hit} GPUs away, {left}")
+    yield env.timeout(repair_s)
+    job.broken -= hit
+    journal.note(env.now, "training_gpus_repaired", job.name, kind.name, f"{hit} GPUs back, {job.gpus} GPUs train")
+    job.tell()
+
+
+def _trained(row: dict, tokens: float, target: float) -> None:
+    """Book trained tokens in a row of the journal."""
+    row["trained_tokens"] += tokens
+    row["training_progress"] += tokens / target
 
 
 def _halted(job: Job, place: Place) -> bool:
@@ -231,23 +285,29 @@ def roll_out(rollouts: Rollouts, system, gpus: int, rng: np.random.Generator) ->
 
 
 def _row(
-    job: Job, place: Place, start_s, end_s, gpus: int, active: float, busy_w: float, tokens: float, replication
+    job: Job, place: Place, start_s, end_s, gpus: tuple[int, int, int], active: float, busy_w: float, replication
 ) -> dict:
-    """One row of the journal: GPUs that train (or wait) over a stretch."""
-    seconds = end_s - start_s
-    gpu_w = active * busy_w + (1.0 - active) * idle_watts(job.spec.gpu)
-    gpu_j = gpus * seconds * gpu_w
-    it_j = gpu_j + gpus * seconds * host_watts(job.spec.gpu, gpu_w)
+    """One row of the journal: GPUs that (train, are held, are broken) over a stretch, training for a share of it."""
+    seconds, (working, held, broken) = end_s - start_s, gpus
+    idle_w = idle_watts(job.spec.gpu)
+    gpu_w = active * busy_w + (1.0 - active) * idle_w
+    unused_j = (held - working) * seconds * idle_w
+    gpu_j = working * seconds * gpu_w + unused_j
+    it_j = gpu_j + working * seconds * host_watts(job.spec.gpu, gpu_w)
+    it_j += (held - working) * seconds * host_watts(job.spec.gpu, idle_w)
+    away_hours = (held - working) * seconds / HOUR_S if working else min(broken, held) * seconds / HOUR_S
     row = dict.fromkeys((*COUNTS, *JOB_COUNTS, "requests_turned_away"), 0.0)
     row.pop("requests_refused")
     return row | {
         "replication": replication, "start_s": start_s, "end_s": end_s, "week": int(start_s // WEEK_S) + 1,
         "service": job.name, "stage": job.name, "site": place.name, "profile": f"training mfu {job.spec.mfu}",
-        "gpu": catalog.gpu(job.spec.gpu).name, "makes": "tokens", "trust": "extrapolated", "replicas": float(gpus > 0), "gpus": float(gpus),
-        "gpu_hours": gpus * seconds / HOUR_S, "gpu_hours_down": 0.0, "gpu_hours_broken": 0.0, "busy_fraction": active,
+        "gpu": catalog.gpu(job.spec.gpu).name, "makes": "tokens", "trust": "extrapolated", "replicas": float(working > 0), "gpus": float(held),
+        "gpu_hours": held * seconds / HOUR_S, "gpu_hours_down": away_hours,
+        "gpu_hours_broken": min(broken, held) * seconds / HOUR_S, "busy_fraction": active,
         "time_input_s": 0.0, "time_output_s": active * seconds, "time_idle_s": (1.0 - active) * seconds,
-        "instance_s": 0.0, "decode_sequences": 0.0, "output_energy_j": gpu_j, "gpu_energy_j": gpu_j, "it_energy_j": it_j,
-        "pue": place.pue, "facility_energy_j": it_j * place.pue, "trained_tokens": tokens, "price_multiplier": 1.0,
+        "instance_s": 0.0, "decode_sequences": 0.0, "output_energy_j": gpu_j - unused_j, "idle_energy_j": unused_j,
+        "gpu_energy_j": gpu_j, "it_energy_j": it_j, "pue": place.pue, "facility_energy_j": it_j * place.pue,
+        "trained_tokens": 0.0, "lost_trained_tokens": 0.0, "training_progress": 0.0, "price_multiplier": 1.0,
         "granted_requests": 0.0, "latent_requests": 0.0, "requests_lost_waiting": 0.0, "requests_sent": 0.0,
         "requests_waiting": 0.0, "limit_requests_per_s": 0.0, "carbon_multiplier": 1.0,
     }  # fmt: skip

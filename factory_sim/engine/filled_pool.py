@@ -16,8 +16,8 @@ from factory_sim.engine.stage_pool import StagePool
 from factory_sim.engine.warm_start import in_progress
 from factory_sim.model.workload import LengthModel, RequestMix
 
-JOB = 1
-"""Label (`service` in the kernel) of a batch job; users' requests have 0."""
+JOB = 1 << 20
+"""Label (`service` in the kernel) of a batch job; users' requests have their class."""
 SPARE = 1.3
 """Supply of jobs for a window, over what a fluid estimate says that it can play."""
 

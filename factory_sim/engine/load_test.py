@@ -33,7 +33,7 @@ class LatencyCurve:
     """Latency of one instance against its load: arrays of equal length, loads rising."""
 
     rate_per_s: np.ndarray
-    """Arrivals a second at one instance."""
+    """Arrivals a second at one instance, those refused at once included."""
     ttft_p95_s: np.ndarray
     tpot_p95_s: np.ndarray
     """95th percentiles over requests, smoothed to rise with the load, seconds; infinite where the load does not settle."""
@@ -142,9 +142,13 @@ def load_test(
 
     Of images and videos TTFT is the time to the output and TPOT zero. `tpot_limit_s` sets the range of loads (from 0.2 to about 1.5 times the fluid estimate at that limit; the test ends
     once TPOT is far beyond it or a load does not settle). `sequences` is about how many are kept running. `mix` tells what the
-    requests are like beside `lengths`, `options` how the kernel's pool schedules them.
+    requests are like beside `lengths`, `options` how the kernel's pool schedules them. Rates count all arrivals, those that
+    the context window refuses at once too.
     """
     rng, mix, options = stream(seed, "load_test", system.name), mix or RequestMix(lengths), options or {}
+    let_in = 1.0
+    if mix.refuse:
+        lengths, let_in = mix.let_in(system.max_context_tokens)
     isl, osl = lengths.sample(rng, 20_000)
     if outputs := isinstance(system, GenerationSystem):
         fluid = BatchModel(system)
@@ -157,8 +161,8 @@ def load_test(
     rows: list[tuple[float, float, float, float]] = []
     clock_s, played, learned = 0.0, 0, 1.0
     for load in LOADS:
-        rate = guess * load
-        missing = int(learned * fluid.number_at(rate) * kept) - pool.in_system()
+        rate = guess * load / let_in
+        missing = int(learned * fluid.number_at(guess * load) * kept) - pool.in_system()
         if missing > 0:
             seeds = np.append(seeds, pool.offer(in_progress(rng, lengths, system, missing, clock_s)))
         known = seeds if options.get("prefix_cache") or outputs else None
@@ -166,7 +170,7 @@ def load_test(
         row, clock_s, count = _play_load(pool, system, mix, rate, kept, clock_s, residence_s, rng, known)
         played += count
         rows.append((rate, *row))
-        learned = pool.in_system() / (kept * fluid.number_at(rate))  # what the fluid model is off by
+        learned = pool.in_system() / (kept * fluid.number_at(guess * load))  # what the fluid model is off by
         if not np.isfinite(row[1]) or row[1] > 1.5 * tpot_limit_s:
             break
     rate, ttft, tpot, number = np.array(rows).T

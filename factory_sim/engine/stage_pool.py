@@ -39,6 +39,10 @@ COUNTS = (
 )  # fmt: skip
 """Values of a window that are rates per instance and second; the others are time averages."""
 AVERAGES = ("busy", "input_time", "output_time", "decode_sequences", "in_system")
+UNKNOWN = 0.01
+"""Share of common prompts that a cache may not have seen yet when counting begins."""
+MOST_LEARNING = 1 << 16
+"""Requests of each instance after which counting begins anyhow."""
 SAME_LOAD = 1e-6
 """Loads that differ by less than this fraction are the same load."""
 
@@ -90,6 +94,8 @@ class StagePool:
 
     def __post_init__(self) -> None:
         self.pool = Pool([(self.system, self.kept)], router=self.router, **self.pool_options)
+        if self.mix.refuse:
+            self.lengths, _ = self.mix.let_in(self.system.max_context_tokens)
         self.seeded = np.zeros(0, np.bool_)  # by id of the request
         self.cached = bool(self.pool_options.get("prefix_cache"))
         self.reasoning = np.zeros(0, np.int64)  # tokens by id of the request; empty without reasoning
@@ -165,6 +171,8 @@ class StagePool:
             warm_s = 0.0
         if whole_s is not None:
             warm_s, window_s = 0.0, whole_s
+        if self.cached and not self.played_windows:
+            warm_s = max(warm_s, self._learning_s(rate))
         self._offer(rate, warm_s + window_s, share)
         start_s, end_s = self.clock_s + warm_s, self.clock_s + warm_s + window_s
         self.pool.advance(start_s)
@@ -176,6 +184,12 @@ class StagePool:
         self.clock_s, self.load = end_s, rate
         self.played_windows += 1
         return self.facts(rate, window_s, before, after, done)
+
+    def _learning_s(self, rate: float) -> float:
+        """Seconds after which the caches know the common prompts, so that a window does not count their first misses."""
+        if self.mix.groups is None or rate <= 0.0:
+            return self.sampling.warmup_s
+        return max(min(self.mix.groups.requests_to_know(UNKNOWN), MOST_LEARNING) / rate, self.sampling.warmup_s)
 
     def played_per_s(self, rate: float) -> float:
         """Requests a second that the pool plays at a load of `rate` at one instance."""
@@ -333,6 +347,8 @@ class StagePool:
         rows = done[which[:: max(len(which) // self.sample_rows, 1)]]
         columns = {name: rows[name].copy() for name in ("arrival_s", "isl", "osl", "cached_tokens")}
         ttft_s, decode_s = rows["first_token_s"] - rows["arrival_s"], rows["finish_s"] - rows["first_token_s"]
+        if self.mix.class_shares:
+            columns["priority"] = rows["service"].copy()
         columns["ttft_s"] = ttft_s * self.ttft_error
         columns["tpot_s"] = decode_s / np.maximum(rows["osl"] - 1, 1)
         columns["e2e_s"] = rows["finish_s"] - rows["arrival_s"]

@@ -48,7 +48,10 @@ def _row(scenario: Scenario, service: ResolvedService, stage: ResolvedStage, tes
     mean = float(found.mean())
     half = float(stdtrit(tests - 1, 0.5 + CONFIDENCE / 2) * found.std(ddof=1) / np.sqrt(tests))
     ratio = [curves[0].capacity_per_s(slo.ttft_p95_s, slo.tpot_p95_s, f) / found[0] for f in reversed(system.tpot_band)]
-    tokens = mean * service.lengths.mean_osl if service.makes == MAKES_TOKENS else float("nan")
+    tokens = float("nan")
+    if service.makes == MAKES_TOKENS:
+        lengths, let_in = service.mix.let_in(system.max_context_tokens)
+        tokens = mean * let_in * lengths.mean_osl
     return {
         "service": service.name,
         "stage": stage.stage.name,

@@ -1,12 +1,15 @@
 """Load tests: time rescales exactly, capacity falls with the promise, a load that does not settle is not capacity."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from factory_sim.engine.load_test import FluidModel, load_test
 from factory_sim.engine.warm_start import in_progress
+from factory_sim.errors import TraceError
 from factory_sim.model.serving import ServingSystem, StepCosts, Worker
-from factory_sim.model.workload import length_model
+from factory_sim.model.workload import RequestMix, length_model
 
 LENGTHS = length_model({"uniform": {"isl": 400, "osl": 200, "low_fraction": 0.5}})
 
@@ -58,3 +61,23 @@ def test_requests_in_progress_are_length_biased_and_uniformly_far_along():
     assert (requests.osl >= 1).all()
     assert (requests.cached_tokens == requests.isl - 1).all()
     assert (requests.arrival_s == 7.0).all()
+
+
+@pytest.mark.parametrize("window", [1200, 2500])
+def test_a_window_that_refuses_long_requests_has_the_capacity_of_those_it_lets_in(window):
+    lengths = length_model("azure2023_conv")
+    small = replace(system(), max_context_tokens=window)
+    mix = RequestMix(lengths, refuse=True)
+    let_in, share = mix.let_in(window)
+    isl, osl = let_in.sample(np.random.default_rng(1), 10_000)
+    assert (isl + osl).max() <= window
+    assert let_in.mean_osl == pytest.approx(osl.mean(), rel=0.03)
+    refusing = load_test(small, lengths, 0.03, router="least_outstanding", seed=1, mix=mix).capacity_per_s(5.0, 0.03)
+    only = load_test(small, let_in, 0.03, router="least_outstanding", seed=1).capacity_per_s(5.0, 0.03)
+    assert share < 0.9
+    assert refusing * share == pytest.approx(only, rel=0.06)  # a load test errs by some 3 %
+
+
+def test_a_window_that_lets_nobody_in_is_an_error():
+    with pytest.raises(TraceError, match="hardly any fit into 5 tokens"):
+        RequestMix(length_model("azure2023_conv"), refuse=True).let_in(5)

@@ -7,13 +7,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from factory_sim.errors import TraceError
 from factory_sim.model.workload.lengths import LengthModel
 from factory_sim.model.workload.prefixes import PrefixGroups, group_blocks
 from factory_sim.model.workload.reasoning import Reasoning
 from factory_sim.streams import stream
 
 _MEAN_OF = 50_000
-"""Draws behind the mean length of answers with reasoning."""
+"""Draws behind the mean length of answers with reasoning, and behind the share that a context window lets in."""
+_LEAST_SHARE = 0.001
+"""Share of the requests that a context window must let in."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,23 @@ class RequestMix:
         """The lengths that arrive: with the effort of reasoning in the answers."""
         return self.lengths if self.reasoning is None else _with_reasoning(self.lengths, self.reasoning)
 
+    def let_in(self, max_context_tokens: int) -> tuple[LengthModel, float]:
+        """Lengths of the requests that a context window lets in, and their share of those that arrive.
+
+        Without `refuse` all are let in. Raises TraceError where (almost) none is.
+        """
+        lengths = self.served_lengths
+        if not self.refuse:
+            return lengths, 1.0
+        isl, osl = lengths.sample(stream(0, "share within the context window"), _MEAN_OF)
+        fits = isl + osl <= max_context_tokens
+        share = float(fits.mean())
+        if share == 1.0:
+            return lengths, share
+        if share < _LEAST_SHARE:
+            raise TraceError(f"context_window: of these lengths hardly any fit into {max_context_tokens:,} tokens")
+        return _within(lengths, max_context_tokens, isl[fits], osl[fits]), share
+
     def draw(self, rng: np.random.Generator, n: int, max_context_tokens: int) -> dict[str, np.ndarray]:
         """Return the columns of `n` requests by name: isl, osl and those that are asked for, as `Requests` has them."""
         isl, osl = self.lengths.sample(rng, n)
@@ -57,6 +77,7 @@ class RequestMix:
             bounds = np.cumsum(self.class_shares)
             drawn = np.searchsorted(bounds, rng.random(n) * bounds[-1], side="right")
             columns["priority"] = np.minimum(drawn, len(bounds) - 1)
+            columns["service"] = columns["priority"]  # the label that a request leaves with
         if self.cancelled_share:
             goes = rng.random(n) < self.cancelled_share
             columns["patience_s"] = np.where(goes, rng.exponential(self.cancelled_after_s, n), np.inf)
@@ -65,6 +86,27 @@ class RequestMix:
             starts, ids = group_blocks(group, isl, self.groups.tokens, self.block_tokens)
             columns |= {"block_starts": starts, "block_ids": ids}
         return columns
+
+
+def _within(lengths: LengthModel, window: int, isl: np.ndarray, osl: np.ndarray) -> LengthModel:
+    """The lengths that fit into a window, by rejection; `isl`, `osl`: a large sample of them."""
+
+    def draw(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+        found, held = [], 0
+        while held < n:
+            more = lengths.sample(rng, 2 * (n - held) + 100)
+            fits = more[0] + more[1] <= window
+            found.append((more[0][fits], more[1][fits]))
+            held += int(fits.sum())
+        return tuple(np.concatenate(column)[:n] for column in zip(*found))
+
+    return replace(
+        lengths,
+        name=f"{lengths.name} within {window} tokens",
+        mean_isl=float(isl.mean()),
+        mean_osl=float(osl.mean()),
+        draw=draw,
+    )
 
 
 def _with_reasoning(lengths: LengthModel, reasoning: Reasoning) -> LengthModel:

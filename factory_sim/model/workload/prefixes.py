@@ -21,10 +21,22 @@ class PrefixGroups:
     skew: float = 1.0
     """Zipf exponent of the groups' popularity; 0: all alike."""
 
+    def popularity(self) -> np.ndarray:
+        """Share of each group among the requests that begin with a common prompt, shape (groups,)."""
+        weight = np.arange(1, self.groups + 1, dtype=float) ** -self.skew
+        return weight / weight.sum()
+
+    def requests_to_know(self, unknown: float) -> int:
+        """Requests after which at most the share `unknown` of the common prompts to come was never seen: the least power
+        of two with ``sum(p (1 - share p)^n) <= unknown``."""
+        popularity, n = self.popularity(), 1
+        while self.share and float((popularity * (1.0 - self.share * popularity) ** n).sum()) > unknown:
+            n *= 2
+        return n
+
     def draw(self, rng: np.random.Generator, n: int) -> np.ndarray:
         """Return the group of each of `n` requests, int64; -1 begins like no other."""
-        weight = np.arange(1, self.groups + 1, dtype=float) ** -self.skew
-        bounds = np.cumsum(weight / weight.sum())
+        bounds = np.cumsum(self.popularity())
         uniform = rng.random((2, n))
         group = np.minimum(np.searchsorted(bounds, uniform[1], side="right"), self.groups - 1)
         return np.where(uniform[0] < self.share, group, -1)

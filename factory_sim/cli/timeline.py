@@ -14,7 +14,7 @@ def timeline(
         list[str], typer.Option("--kind", metavar="KIND", help="Only events of this kind; may be given often.")
     ] = [],  # noqa: B006 (typer reads it)
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Folder for the chart; none is drawn when left out.")
+        Path | None, typer.Option("--out", metavar="DIR", help="Folder for the chart and its hours as timeline.csv; none when left out.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the events as JSON.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing chart.")] = False,
@@ -48,14 +48,16 @@ def timeline(
 
         series, windows = stored.tables["series"], stored.tables["windows"]
         latency = series[(series["service"] == "all") & series["figure"].str.startswith(("ttft", "tpot"))]
+        hours = course(windows, replication, stored.tables["postings"])
         figure = timeline_chart(
-            pd.concat([latency, course(windows, replication)], ignore_index=True), spans(windows, replication), shown,
+            pd.concat([latency, hours], ignore_index=True), spans(windows, replication), shown,
             title=f"{stored.summary['scenario']['name']}: what happened",
             subtitle=f"replication {replication}; latencies over all replications",
         )  # fmt: skip
         with fresh_folder(out, force) as folder:
             for ending in ("png", "svg"):
                 figure.savefig(folder / f"timeline.{ending}")
+            hours.drop(columns=["low", "high", "service"]).to_csv(folder / "timeline.csv", index=False)
     if as_json:
         print(json.dumps({"schema": "factory_sim.timeline/1", "events": shown.to_dict("records")}, indent=1))
         return

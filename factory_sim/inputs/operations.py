@@ -101,7 +101,7 @@ class Overflow(Record):
     share: Fraction = 1.0
     """Share of the demand that can go there."""
     latency_s: NonNegative = 0.0
-    """Network time to the other service, seconds. Not in any figure so far: times to first token leave it out."""
+    """Network time to the other service, seconds: in the time to first token of every request that goes there."""
 
 
 class FailureClass(Record):
@@ -190,9 +190,16 @@ class PowerCap(Record):
     """Step times at the lowest clock over those at the full one."""
     carbon_by_hour: tuple[NonNegative, ...] = ()
     """Carbon intensity of the 24 hours of the day relative to the yearly mean; empty: constant."""
+    carbon_series: str | None = None
+    """The same from a CSV file with columns t_s (seconds from the scenario's start) and gco2e_per_kwh, begun again at its
+    end. Its shape counts; the mean level is `money.costs.carbon.intensity`."""
 
     @model_validator(mode="after")
     def _hours(self) -> "PowerCap":
         if self.carbon_by_hour and len(self.carbon_by_hour) != 24:
             raise ValueError(f"carbon_by_hour needs 24 numbers, found {len(self.carbon_by_hour)}")
+        if self.carbon_by_hour and self.carbon_series:
+            raise ValueError("give carbon_by_hour or carbon_series, not both")
+        if self.carbon_by_hour and not any(self.carbon_by_hour):
+            raise ValueError("carbon_by_hour: all 24 numbers are zero")
         return self

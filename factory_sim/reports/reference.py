@@ -66,6 +66,7 @@ FIGURES = {
     "gpu_hours": "GPU-hours paid",
     "energy": "electricity at the meter: IT power of GPUs and hosts, times PUE",
     "energy_per_output_token": "that energy (of services of tokens) over output tokens",
+    "carbon": "emissions of that electricity, by the intensity of the hour; only with money.costs.carbon",
     "output_tokens_per_s_per_gpu": "output tokens over GPU-seconds paid (of services of tokens)",
     "demand": "requests that users would have made had nothing held them",
     "trained_tokens": "tokens trained and safe in a check-point, of training jobs; each job by name is a service here",

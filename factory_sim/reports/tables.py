@@ -43,7 +43,7 @@ RUN_FIGURES = {
         "training_progress",
         "training_days",
     ),
-    "fleet": ("utilisation", "gpu_hours", "energy"),
+    "fleet": ("utilisation", "gpu_hours", "energy", "carbon"),
     "change": ("cost_reduction_first_to_last_week", "revenue_growth_first_to_last_week"),
 }
 """The rows of a run's table, in their groups."""

@@ -84,6 +84,7 @@ UNITS = {
     "gpu_hours": "GPU-h",
     "energy": "kWh",
     "energy_per_output_token": "J/token",
+    "carbon": "t CO2e",
     "output_tokens_per_s_per_gpu": "tokens/s",
     "demand": "requests",
     "trained_tokens": "tokens",
@@ -102,7 +103,7 @@ UNITS = {
 TRAINING = ("trained_tokens", "lost_trained_tokens", "cost_per_million_trained_tokens", "training_progress", "training_days")
 """Figures of training jobs."""
 
-OF_JOBS = (*TRAINING, "cost", "utilisation", "availability", "gpu_hours", "energy")
+OF_JOBS = (*TRAINING, "cost", "utilisation", "availability", "gpu_hours", "energy", "carbon")
 """All figures that mean something for a training job."""
 
 Mark = Callable[[pd.DataFrame], pd.DataFrame]
@@ -259,7 +260,7 @@ def by_replication(windows: pd.DataFrame, latency: pd.DataFrame, money: pd.DataF
     batch = BATCH if BATCH[0] in windows and windows[BATCH[0]].any() else ()
     extra += batch
     sums = windows.assign(busy_gpu_hours=windows["busy_fraction"] * up).groupby(KEYS, sort=False)[[*SUMS, *extra]].sum()
-    costs = [name for name in money if name.endswith("cost")]
+    costs = [name for name in money if name.endswith("cost") or name == "carbon"]
     money = money.groupby(KEYS, sort=False)[["revenue", *costs]].sum().reindex(sums.index).fillna(0.0)
     latency = latency.reindex(sums.index)
     output, paid = _positive(sums["output_tokens"]), _positive(sums["gpu_hours"])
@@ -294,6 +295,7 @@ def by_replication(windows: pd.DataFrame, latency: pd.DataFrame, money: pd.DataF
             "energy_per_output_token": sums["token_facility_energy_j"] / output,
             "output_tokens_per_s_per_gpu": sums["output_tokens"] / (_positive(sums["token_gpu_hours"]) * HOUR_S),
             "demand": sums["latent_requests"],
+            **({"carbon": money["carbon"]} if "carbon" in money else {}),
             **_outputs(sums, money),
             **(_batch(sums) if batch else {}),
             **(_training(windows, sums, money) if "training_cost" in money else {}),
@@ -388,7 +390,8 @@ def band(per_replication: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
 
 
 def money_by_window(postings: pd.DataFrame) -> pd.DataFrame:
-    """Revenue and cost (USD) of each (replication, start_s, service, stage), from the postings."""
+    """Revenue and cost (USD), and emissions (t CO2e) where they are counted, of each (replication, start_s, service,
+    stage), from the postings."""
     keys = ["replication", "start_s", "service", "stage"]
     debit, credit = (_account_sign(postings[side]) for side in ("debit", "credit"))
     amount = postings["amount_nusd"].to_numpy()
@@ -396,8 +399,12 @@ def money_by_window(postings: pd.DataFrame) -> pd.DataFrame:
         cost=np.where(debit == "cost", amount, 0) - np.where(credit == "cost", amount, 0),
         revenue=np.where(credit == "revenue", amount, 0) - np.where(debit == "revenue", amount, 0),
     )
-    sums = money.groupby(keys, sort=False, observed=True)[["revenue", "cost"]].sum()
-    return (sums / NANO).reset_index()
+    emits = (postings["line"] == "carbon").to_numpy()
+    if emits.any():
+        money["carbon"] = np.where(emits, postings["quantity"].to_numpy(float), 0.0)
+    sums = money.groupby(keys, sort=False, observed=True)[list(money.columns[len(keys) :])].sum()
+    sums[["revenue", "cost"]] /= NANO
+    return sums.reset_index()
 
 
 def _account_sign(accounts: pd.Series) -> np.ndarray:

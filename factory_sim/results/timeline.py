@@ -17,8 +17,10 @@ COUNTS = {
 """Figure of the course -> column of the journal's windows."""
 
 
-def course(windows: pd.DataFrame, replication: int) -> pd.DataFrame:
+def course(windows: pd.DataFrame, replication: int, postings: pd.DataFrame | None = None) -> pd.DataFrame:
     """Load and power of one replication: start_s, end_s, figure, service (all), value, low, high, unit.
+
+    With `postings` that count emissions (money.costs.carbon) also kilograms of CO2e.
 
     Counts and joules of the journal are spread evenly over their stretches and summed in steps of 1, 6 or 24 hours, so
     the sum over the steps is that of the journal. Power is mean watts at the meter, training and rented capacity included.
@@ -37,12 +39,23 @@ def course(windows: pd.DataFrame, replication: int) -> pd.DataFrame:
 
     values = {figure: (summed(column), "requests") for figure, column in COUNTS.items()}
     values["power"] = (summed("facility_energy_j") / np.diff(edges), "W")
+    level = _carbon_kg_per_j(rows, postings, replication) if postings is not None else 0.0
+    if level:
+        rows = rows.assign(carbon_kg=level * rows["facility_energy_j"] * rows["carbon_multiplier"].fillna(1.0))
+        values["carbon"] = (summed("carbon_kg"), "kg CO2e")
     parts = [
         pd.DataFrame({"start_s": edges[:-1], "end_s": edges[1:], "figure": figure, "service": "all", "value": value,
                       "low": np.nan, "high": np.nan, "unit": unit})
         for figure, (value, unit) in values.items()
     ]  # fmt: skip
     return pd.concat(parts, ignore_index=True)
+
+
+def _carbon_kg_per_j(rows: pd.DataFrame, postings: pd.DataFrame, replication: int) -> float:
+    """Kilograms of CO2e per joule at the mean intensity, as the postings have it; zero where nothing is counted."""
+    emitted = postings[(postings["line"] == "carbon") & (postings["replication"] == replication)]["quantity"].sum()
+    weighted_j = (rows["facility_energy_j"] * rows["carbon_multiplier"].fillna(1.0)).sum()
+    return 1e3 * float(emitted) / weighted_j if weighted_j else 0.0
 
 
 def spans(windows: pd.DataFrame, replication: int) -> pd.DataFrame:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import simpy
 
+from factory_sim.engine.control.carbon import carbon_series
 from factory_sim.engine.control.fleet import Pulse
 from factory_sim.engine.control.service import Place
 from factory_sim.engine.journal import Journal
@@ -43,9 +44,12 @@ def outside_c(cooling: Cooling | None, hour_of_day: float, rise_k: float) -> flo
 
 
 def check_power(scenario: Scenario) -> None:
-    """Raise ScenarioError where a site's own cap does not even power its GPUs while they idle, on any stage's first day."""
+    """Raise ScenarioError where a site's own cap does not even power its GPUs while they idle, on any stage's first day,
+    and TraceError where its series of carbon intensity cannot be read."""
     days = sorted({0.0} | {stage.from_day for service in scenario.services.values() for stage in service.stages})
     for name, site in scenario.places.items():
+        if site.power and site.power.carbon_series:
+            carbon_series(site.power.carbon_series)
         for day in days if site.power and site.power.mw else ():
             idle_w = sum(
                 (job.gpus + job.spare_gpus) * idle_it_watts(job.gpu)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import simpy
 
+from factory_sim.engine.control.carbon import carbon_multiplier
+from factory_sim.engine.control.distance import farther
 from factory_sim.engine.control.fleet import Count, Pulse
 from factory_sim.engine.control.power import at_site, cap_w, clock_energy, keep_below, outside_c, pue_at, slow_downs
 from factory_sim.engine.control.service import SPOT, Place, Service
@@ -48,6 +50,8 @@ class Plan:
     """Instances switched off for want of power."""
     received_per_s: float = 0.0
     """Demand that came over from other services."""
+    far: list[tuple[float, float]] = field(default_factory=list)
+    """(network time s, requests/s) of the part of it that has a network time."""
     sent: float = 0.0
     """Requests that went to other services."""
     granted_per_s: float = 0.0
@@ -76,6 +80,18 @@ class Counter:
     journal: Journal
     pool_of: object
     """(service, key, slower, filled) -> StagePool, made when first asked for."""
+
+    moved: dict[tuple[int, float], Facts] = field(default_factory=dict)
+    """(window, network time s) -> the same window for requests from another service."""
+
+    def farther(self, service: Service, facts: Facts, delay_s: float) -> Facts:
+        """A played window for requests that are `delay_s` away; its latencies are written down once."""
+        key = (facts.window, delay_s)
+        if key not in self.moved:
+            number = self.journal.next_window()
+            self.moved[key] = farther(facts, delay_s, number, service.resolved.service.slo.ttft_p95_s)
+            self.journal.latency += [(number, metric, *kept) for metric, kept in self.moved[key].latency.items()]
+        return self.moved[key]
 
     def pool(self, service: Service, key: str, slower: float, filled: bool = False) -> StagePool:
         """The pool of a kind of instance at a clock, with or without batch jobs."""
@@ -158,6 +174,7 @@ def _grant(plan: Plan) -> None:
     plan.granted_per_s, plan.limit_per_s = granted, limit
     plan.lost, plan.waiting = lost + away * plan.seconds, backlog.waiting
     plan.rates = {key: granted * capacity[key] / tested if tested else 0.0 for key in up}
+    plan.far = []
 
 
 def _limit_of_users(service: Service) -> float:
@@ -193,6 +210,8 @@ def _overflow(plans: list[Plan]) -> None:
             other.rates = {key: moved / plan.seconds * value / tested for key, value in up.items()}
         other.granted_per_s += moved / plan.seconds
         other.received_per_s += moved / plan.seconds
+        if rule.latency_s:
+            other.far.append((rule.latency_s, moved / plan.seconds))
 
 
 def _serving(plan: Plan) -> dict[str, float]:
@@ -219,6 +238,8 @@ def _play(counter: Counter, plans: list[Plan], probe: bool) -> None:
             plan.parts[key] = pool.serve(rate, hours, count) if rate > 0.0 else []
         if plan.service.jobs is not None:
             _fill(counter, plan, up, probe)
+        if plan.far and not probe:
+            plan.parts = {key: _with_distance(counter, plan, parts) for key, parts in plan.parts.items()}
         plan.rows = [_row(counter, plan, count, up.get(count.key, 0.0)) for count in _rows_of(plan)]
     _at_pue(counter, plans)
 
@@ -242,6 +263,16 @@ def _fill(counter: Counter, plan: Plan, up: dict[str, float], probe: bool) -> No
         plan.parts[key] = mixed + [(weight * (1.0 - share), facts) for weight, facts in rest if share < 1.0]
         left -= possible * share
         plan.jobs += possible * share
+
+
+def _with_distance(counter: Counter, plan: Plan, parts: list[tuple[float, Facts]]) -> list[tuple[float, Facts]]:
+    """The windows of a stretch with those of requests from another service apart, each later by its network time."""
+    shares = [(delay_s, rate / plan.granted_per_s) for delay_s, rate in plan.far]
+    here = 1.0 - sum(share for _, share in shares)
+    found = [(weight * here, facts) for weight, facts in parts]
+    for delay_s, share in shares:
+        found += [(weight * share, counter.farther(plan.service, facts, delay_s)) for weight, facts in parts]
+    return found
 
 
 def _rows_of(plan: Plan) -> tuple[Count, ...]:
@@ -344,7 +375,9 @@ def _conclude(counter: Counter, plan: Plan) -> None:
     service, journal = plan.service, counter.journal
     service.backlog.waiting = plan.waiting
     lost = _lost_in_flight(plan)
-    shares = _shares(plan)
+    shares, scenario = _shares(plan), counter.scenario
+    power = scenario.places[service.place.name].power
+    carbon = carbon_multiplier(power, scenario.start, plan.start_s, plan.end_s)
     batch = _book_jobs(plan)
     for row, count, share in zip(plan.rows, _rows_of(plan), shares):
         up = row["instance_s"] / plan.seconds
@@ -359,7 +392,7 @@ def _conclude(counter: Counter, plan: Plan) -> None:
             "requests_waiting": plan.waiting * share,
             "limit_requests_per_s": plan.limit_per_s * share if share else 0.0,
             "capacity_requests": _capacity(service, count.key) * row["gpu_hours"] * HOUR_S,
-            "carbon_multiplier": _carbon(counter.scenario, service, plan),
+            "carbon_multiplier": carbon,
         }
         row |= {name: number * share for name, number in batch.items()}
         away = plan.lost * share
@@ -428,12 +461,3 @@ def _remember(plan: Plan, lost: dict[str, float]) -> None:
         asked = sum(row["requests_arrived"] for row in plan.rows)
         kept = sum(row["requests_within_slo"] for row in plan.rows)
         service.demand.remember(churn, 1.0 - kept / asked if asked else 0.0, plan.seconds)
-
-
-def _carbon(scenario: Scenario, service: Service, plan: Plan) -> float:
-    """Carbon intensity of the hour over its mean."""
-    power = scenario.places[service.place.name].power
-    if power is None or not power.carbon_by_hour:
-        return 1.0
-    hour = (service.demand.offset_h + plan.start_s / HOUR_S) % 24.0
-    return power.carbon_by_hour[int(hour)]

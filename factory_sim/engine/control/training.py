@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import simpy
 
+from factory_sim.engine.control.carbon import carbon_multiplier
 from factory_sim.engine.control.service import Place
 from factory_sim.engine.journal import Journal
 from factory_sim.engine.kernel import play_closed_loop
@@ -100,7 +101,7 @@ def train(
     `finished` gets the loss of the model (nats/token) in the end; `rngs`: of interruptions, and of what is repaired.
     """
     spec, interval_s = job.spec, scenario.simulation.interval_minutes * MINUTE_S
-    kinds = failure_kinds(scenario.outages)
+    kinds, power = failure_kinds(scenario.outages), scenario.places[spec.site].power
     write_s = operation("checkpoint_write", spec.checkpoint_s)
     restart_s = operation("training_restart", spec.restart_s)
     mfu = laws.mfu_of(spec.mfu)
@@ -137,6 +138,7 @@ def train(
             active = 0.0 if halted else max(now - begins_s, 0.0) / (now - start_s)
             row = _row(job, place, start_s, now, (gpus, held, broken), active, busy_w, journal.replication)
             _trained(row, safe, target)
+            row["carbon_multiplier"] = carbon_multiplier(power, scenario.start, start_s, now)
             journal.windows.append(row)
         else:
             unsaved = worked_s

@@ -4,12 +4,19 @@ import itertools
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
-from bed import another, play, same, scenario
+from bed import another, play, resolved, same, scenario
 
 from factory_sim.engine.control.demand import Backlog, DemandState, adopted, growth, rate_series, spike_factor, willing
+from factory_sim.engine.control.distance import farther
+from factory_sim.engine.facts import Facts
+from factory_sim.engine.journal import tables
+from factory_sim.engine.simulate import simulate
 from factory_sim.errors import ScenarioError, TraceError
+from factory_sim.histogram import lower_edge
 from factory_sim.inputs.traffic import Churn, Demand, Growth, Segment
+from factory_sim.results.figures import percentiles
 from factory_sim.units import DAY_S, HOUR_S, WEEK_S
 
 
@@ -149,6 +156,43 @@ def test_overflow_goes_to_the_other_service_and_nothing_gets_lost_on_the_way():
         assert row.latent_requests == pytest.approx(row.granted_requests + row.requests_lost_waiting + waiting[name])
     assert sums.latent_requests["west"] == pytest.approx(10 * 2 * DAY_S + sums.requests_sent["chat"])
     assert sums.requests_sent["chat"] > 0
+
+
+def test_requests_that_overflow_have_the_network_time_in_their_time_to_first_token():
+    def served(**overflow):
+        chat, west = another(overflow={"to": "west"} | overflow), another()
+        chat["traffic"]["demand"] |= {"requests_per_s": 4000}
+        west["traffic"]["demand"] = {"requests_per_s": 1e-6, "patience_hours": 2}
+        scene = scenario(services={"chat": chat, "west": west})
+        journal = simulate(scene, resolved(scene), 0)
+        weights, latency = tables([journal])["weights"], tables([journal])["latency"]
+        whole = weights.assign(window="whole", replication=0)
+        return pd.DataFrame(journal.windows), percentiles(latency, whole).xs("west", level="service").iloc[0]
+
+    near_rows, near = served()
+    far_rows, far = served(latency_s=0.5)
+    assert far.ttft_p50 == pytest.approx(near.ttft_p50 + 0.5, rel=0.02)
+    assert far.e2e_p95 == pytest.approx(near.e2e_p95 + 0.5, rel=0.02)
+    assert far.tpot_p95 == pytest.approx(near.tpot_p95)
+    assert far_rows.drop(columns="requests_within_slo").equals(near_rows.drop(columns="requests_within_slo"))
+    late_rows, _ = served(latency_s=60)
+    of = "requests_within_slo"
+    kept, within = (rows[rows.service == "west"][of].sum() for rows in (near_rows, far_rows))
+    assert 0.9 * kept < within <= kept
+    assert late_rows[late_rows.service == "west"][of].sum() < 1e-4 * kept  # the promise is 5 s
+
+
+def test_a_window_moved_by_no_time_is_itself_but_for_its_number():
+    bins, counts = np.array([-300, -200, 5], np.int32), np.array([1.0, 2.0, 4.0])
+    facts = Facts(3, 1.0, {"requests_within_slo": 2.0}, {"ttft": (bins, counts), "tpot": (bins, counts)})
+    same = farther(facts, 0.0, 4, 1e3)
+    assert same.window == 4
+    assert same.values == facts.values
+    assert np.array_equal(same.latency["ttft"][0], bins)
+    assert np.array_equal(same.latency["ttft"][1], counts)
+    twice = farther(facts, 0.25, 5, 0.5).latency["ttft"]
+    assert twice[1].sum() == counts.sum()
+    assert (lower_edge(twice[0].astype(int) + 1) > 0.25).all()
 
 
 def test_an_idle_service_changes_nobody_elses_numbers():

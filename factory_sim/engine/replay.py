@@ -15,20 +15,27 @@ from factory_sim.engine.requests import cache_options, drawn_requests, pool_opti
 from factory_sim.engine.resolve import ResolvedService, ResolvedStage
 from factory_sim.engine.rows import window_facts
 from factory_sim.engine.stage_pool import StagePool
+from factory_sim.engine.traces import played_trace
 from factory_sim.errors import ScenarioError
 from factory_sim.inputs.scenario import Scenario
 from factory_sim.model.serving import decode_steps
-from factory_sim.model.workload import arrival_times, request_arrays, session_starts, start_sessions, with_blocks
+from factory_sim.model.workload import arrival_times, request_arrays
 from factory_sim.streams import stream
 from factory_sim.units import MINUTE_S
+
+WHOLE = (
+    "requests_arrived", "requests_completed", "requests_refused", "requests_lost", "requests_within_slo",
+    "input_tokens", "cached_input_tokens", "output_tokens",
+)  # fmt: skip
+"""Columns that are whole numbers where nothing is thinned; facts hold them as rates, which round."""
 
 
 def is_finite(scenario: Scenario) -> bool:
     """Whether the scenario plays finitely many requests. Raises ScenarioError where only some services do."""
-    finite = [bool(s.traffic.trace or s.traffic.requests) for s in scenario.services.values()]
+    finite = [bool(s.traffic.trace or s.traffic.chats or s.traffic.requests) for s in scenario.services.values()]
     if any(finite) and not all(finite):
         raise ScenarioError(
-            "services: either all services replay finitely many requests (trace, requests) or none does"
+            "services: either all services replay finitely many requests (trace, chats, requests) or none does"
         )
     for name, service in scenario.services.items():
         if finite[0] and len(service.stages) != 1:
@@ -51,7 +58,7 @@ def _replay_service(scenario: Scenario, service: ResolvedService, journal: Journ
     if service.trace is None:
         requests = _drawn(service, stage, rng)
     else:
-        requests, cache = _traced(service, stage, rng)
+        requests, cache = _traced(scenario, service, stage, journal.replication, rng)
         options |= cache
         for line in service.trace.report.lines():
             journal.note(0.0, "trace", service.name, line, "")
@@ -97,6 +104,7 @@ def _play_out(
         row = window_facts(
             scenario, service.name, stage, facts.values, start_s, end_s, stage.instances, 0, journal.replication
         )
+        row |= {name: float(round(row[name])) for name in WHOLE}
         arrived, instance_s = row["requests_arrived"], row["instance_s"]
         journal.windows.append(
             row
@@ -130,22 +138,22 @@ def _drawn(service: ResolvedService, stage: ResolvedStage, rng: np.random.Genera
     return drawn_requests(rng, service.mix, stage.system, times[:count], cached=cached)
 
 
-def _traced(service: ResolvedService, stage: ResolvedStage, rng: np.random.Generator) -> tuple[Requests, dict]:
+def _traced(
+    scenario: Scenario, service: ResolvedService, stage: ResolvedStage, replication: int, rng: np.random.Generator
+) -> tuple[Requests, dict]:
     """The requests of a trace, and the options of the pool that plays them."""
-    wanted, trace, cache = service.service.traffic.trace, service.trace, service.service.prefix_cache
-    if trace.session_relative:
-        trace = start_sessions(trace, session_starts(rng, trace.sessions, wanted.sessions_per_s))
-    if cache is not None:
-        trace = with_blocks(trace, cache.block_tokens)
-    one_at_a_time = wanted.pacing == "one_at_a_time"
+    wanted, cache = service.service.traffic.trace, service.service.prefix_cache
+    trace = played_trace(scenario.seed, service.name, service.service, service.trace, replication, rng)
+    one_at_a_time = wanted is not None and wanted.pacing == "one_at_a_time"
     if one_at_a_time:
         trace = replace(trace, arrival_s=np.zeros(len(trace)))
     arrays = request_arrays(trace, closed_loop=not one_at_a_time)
     if one_at_a_time:
         arrays |= {"after": np.arange(-1, len(trace) - 1), "think_s": np.zeros(len(trace))}
+    time_scale = wanted.time_scale if wanted is not None else 1.0
     for name in ("arrival_s", "think_s"):
         if name in arrays:
-            arrays[name] = arrays[name] * wanted.time_scale
+            arrays[name] = arrays[name] * time_scale
     arrays["decode_steps"] = decode_steps(trace.osl, stage.system.tokens_per_step, rng)
     if cache is None or trace.block_ids is None:
         arrays = {key: values for key, values in arrays.items() if key not in ("block_ids", "block_starts")}

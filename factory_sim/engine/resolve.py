@@ -12,17 +12,18 @@ from factory_sim.engine.load_test import LatencyCurve, load_test
 from factory_sim.engine.outputs import check_engine, makes, one_output, planned_outputs
 from factory_sim.engine.requests import request_mix, scheduling_options
 from factory_sim.engine.threads import side_by_side
+from factory_sim.engine.traces import FileReport, service_trace
 from factory_sim.errors import CapacityError, FactorySimError, ScenarioError, closest
 from factory_sim.inputs import catalog
 from factory_sim.inputs.generation import DiffusionSystem, OutputSlo
 from factory_sim.inputs.prices import price_book
 from factory_sim.inputs.scenario import Scenario
 from factory_sim.inputs.services import Service, Stage, System
-from factory_sim.inputs.traces import Trace, packaged_trace, read_trace
-from factory_sim.inputs.workloads import trace_index
+from factory_sim.inputs.traces import Trace
 from factory_sim.model.anchors import anchored
 from factory_sim.model.serving import ServingSystem, serving_system
 from factory_sim.model.workload import (
+    GENERATED,
     Burstiness,
     LengthModel,
     RateShape,
@@ -81,6 +82,8 @@ class ResolvedService:
     """Drift of log demand a week in each replication."""
     job_lengths: LengthModel | None = None
     """Lengths of batch jobs, if there are any."""
+    files: tuple[FileReport, ...] = ()
+    """What was found in the files of requests that the service names."""
 
     @property
     def makes(self) -> str:
@@ -102,7 +105,7 @@ def _service(scenario: Scenario, name: str, service: Service) -> ResolvedService
             f"{where}.router: cost_aware chooses between kinds of instances; those of a stage are all alike, so another "
             "router is needed, e.g. least_outstanding"
         )
-    trace = _trace(service, where)
+    trace = service_trace(scenario.seed, name, service)
     try:
         lengths = _lengths(service, trace)
     except FactorySimError as error:
@@ -136,7 +139,8 @@ def _service(scenario: Scenario, name: str, service: Service) -> ResolvedService
         level = capacity * (demand.first_stage_capacity_multiple or 1.0)
     sigma = demand.growth_sigma_per_week if demand else 0.0
     drifts = sigma * ndtri(_stratified(scenario, "forecast", name))
-    return ResolvedService(name, service, lengths, mix, burstiness, rhythm, trace, stages, level, drifts, jobs)
+    files = _files(f"{where}.traffic", trace, mix.lengths, burstiness)
+    return ResolvedService(name, service, lengths, mix, burstiness, rhythm, trace, stages, level, drifts, jobs, files)
 
 
 def _job_lengths(service: Service, where: str, lengths: LengthModel) -> LengthModel | None:
@@ -149,32 +153,19 @@ def _job_lengths(service: Service, where: str, lengths: LengthModel) -> LengthMo
         raise ScenarioError(f"{where}.batch.lengths: {str(error).removeprefix('lengths: ')}") from None
 
 
+def _files(where: str, trace: Trace | None, lengths: LengthModel, burstiness: Burstiness) -> tuple[FileReport, ...]:
+    """What was read from files of requests, by the key that names them."""
+    found = [("trace", trace.report)] if trace and trace.report.format != GENERATED else []
+    found += [("lengths", report) for report in lengths.reports] + [("arrivals", r) for r in burstiness.reports]
+    return tuple(FileReport(f"{where}.{key}", report) for key, report in found)
+
+
 def _lengths(service: Service, trace: Trace | None) -> LengthModel:
     if isinstance(service.slo, OutputSlo):
         return one_output()
     if trace:
         return empirical(trace.name, trace.report.tool, trace.isl, trace.osl)
     return length_model(service.traffic.lengths)
-
-
-def _trace(service: Service, where: str) -> Trace | None:
-    """The trace that a service replays: a file, or a packaged trace by name."""
-    wanted = service.traffic.trace
-    if wanted is None:
-        return None
-    try:
-        packaged = wanted.path in trace_index() and not Path(wanted.path).exists()
-        trace = packaged_trace(wanted.path) if packaged else read_trace(wanted.path)
-    except FactorySimError as error:
-        raise type(error)(f"{where}.traffic.trace.path: {error}") from None
-    if wanted.first is not None:
-        trace = trace.rows(np.arange(min(wanted.first, len(trace))))
-    if trace.arrival_s is None and wanted.pacing == "trace":
-        raise ScenarioError(
-            f"{where}.traffic.trace: {trace.name} tells no times of arrival; set pacing to one_at_a_time, or use it as "
-            f"lengths: {{trace: {wanted.path}}} with a demand"
-        )
-    return trace
 
 
 def _stage(
@@ -195,7 +186,7 @@ def _stage(
             f"{getattr(wanted, 'parallelism', wanted.engine)} instance; {near} would be"
         )
     curve = None
-    if service.traffic.trace is None:
+    if service.traffic.demand is not None:
         _fits(where, system, lengths, stream(scenario.seed, "fit", where))
         if jobs is not None:
             _fits(f"{where}, batch jobs", system, jobs, stream(scenario.seed, "fit of jobs", where))

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from factory_sim.records import Fraction, Name, NonNegative, Record
 
@@ -21,6 +21,50 @@ class Trace(Record):
     """Poisson rate at which sessions start where the file does not tell their starts (agentic traces)."""
     first: PositiveInt | None = None
     """Only this many requests of the file."""
+    scale: Annotated[float, Field(gt=0.0, le=1000.0)] = 1.0
+    """So many times the traffic over the same span; what stays is named by `scale_keeps`."""
+    scale_keeps: Literal["dispersion", "swings", "gaps"] = "dispersion"
+    """`dispersion`: more or fewer independent customers (copies turned round the span; whole customers left out), the
+    index of dispersion of counts stays; `swings`: the same crowd, larger or smaller, its relative swings stay; `gaps`:
+    the same requests in a shorter or longer time."""
+    spread_ticks: bool = True
+    """Where all times lie on a coarse grid (Mooncake: 3 s), requests arrive anywhere in the step after their tick, in
+    the order of the file; the bursts at the ticks are the clock's, not the users'."""
+
+
+class Chats(Record):
+    """Conversations made instead of read: every turn sends all that was said before, and comes after the answer to the
+    one before it and a pause."""
+
+    sessions: PositiveInt
+    """Conversations; all are played to their end."""
+    sessions_per_s: PositiveFloat
+    """Poisson rate at which they start."""
+    like: Literal["agentic_claude_code"] | None = None
+    """Turns, first prompts, growth by turn, answers and pauses resampled from this measured trace; instead of the
+    lengths, turns and pauses below."""
+    lengths: str | dict[str, Any] | None = None
+    """New tokens of the user and tokens of the answer in each turn, as `traffic.lengths`."""
+    mean_turns: Annotated[float, Field(ge=1.0)] | None = None
+    """Mean number of turns, geometric."""
+    think_median_s: PositiveFloat | None = None
+    """Median pause between an answer and the next turn, seconds, log-normal; TraceLab's published 86 s when left out."""
+    think_p90_s: PositiveFloat | None = None
+    """90th percentile of that pause, seconds; in TraceLab's proportion to the median when left out."""
+    system_tokens: NonNegativeInt = 0
+    """System prompt that all conversations begin with, tokens."""
+    max_context_tokens: NonNegativeInt = 0
+    """A conversation ends before a prompt and its answer would exceed this; 0: no limit but the model's window, beyond
+    which turns are turned away."""
+
+    @model_validator(mode="after")
+    def _measured_or_described(self) -> "Chats":
+        described = [k for k in ("lengths", "mean_turns", "think_median_s", "think_p90_s") if getattr(self, k) is not None]
+        if self.like is not None and described:
+            raise ValueError(f"like brings its own {described[0]}; give either like, or lengths and mean_turns")
+        if self.like is None and (self.lengths is None or self.mean_turns is None):
+            raise ValueError("give either like, or lengths and mean_turns")
+        return self
 
 
 class Cancelled(Record):
@@ -135,9 +179,11 @@ class Traffic(Record):
     """Burstiness of arrivals: `poisson`, a measured trace (`azure2023_conv`), `{gamma: {cv: 2}}` or
     `{dispersion: {1: 1.4, 60: 16}, rate_per_s: 5.5}` (variance over mean of counts, by window in seconds)."""
     demand: Demand | None = None
-    """Level, rhythm and growth of demand; needed unless a trace is replayed."""
+    """Level, rhythm and growth of demand; needed unless a trace or chats are played."""
     trace: Trace | None = None
     """Requests replayed from a file."""
+    chats: Chats | None = None
+    """Generated conversations, played as a trace would be; the hit rate of the prefix cache is a result."""
     requests: PositiveInt | None = None
     """Exactly this many requests are played, unthinned, and the run ends drained."""
     reasoning: str | dict[str, Any] | None = None
@@ -154,15 +200,15 @@ class Traffic(Record):
 
     @model_validator(mode="after")
     def _one_source(self) -> "Traffic":
-        if (self.demand is None) == (self.trace is None):
-            raise ValueError("give either demand or trace")
+        if sum(source is not None for source in (self.demand, self.trace, self.chats)) != 1:
+            raise ValueError("give exactly one of demand, trace, chats")
         return self
 
     @model_validator(mode="after")
     def _drawn_only(self) -> "Traffic":
         given = [name for name in ("reasoning", "class_shares", "cancelled", "common_prompts") if getattr(self, name)]
-        if self.trace is not None and given:
-            raise ValueError(f"{given[0]} is for drawn requests; a trace's requests are played as they are")
+        if self.demand is None and given:
+            raise ValueError(f"{given[0]} is for drawn requests; those of a trace or of chats are played as they are")
         if self.class_shares and abs(sum(self.class_shares) - 1.0) > 1e-6:
             raise ValueError(f"class_shares add up to {sum(self.class_shares):g}, not 1")
         return self

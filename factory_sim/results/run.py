@@ -77,6 +77,10 @@ def run(
     gpus = sorted({gpu for *_, gpu in fleet})
     for warning in money_warnings(scenario.money, gpus, list(scenario.services), scenario.start.date()):
         progress(f"warning: {warning}")
+    files = [found for service in services for found in service.files]
+    for found in files:
+        for line in found.report.lines():
+            progress(f"{found.key}: {line}")
     count = scenario.simulation.replications
     progress(f"{scenario.name}: playing {count} replications of {scenario.duration_days:g} days")
     play = replay if is_finite(scenario) else partial(_until_stopped, policies=policies, allow_code=allow_code)
@@ -98,8 +102,9 @@ def run(
     tables["postings"], drawn = _postings(scenario, with_plan_facts(tables["windows"], tables, scenario.money))
     tables["series"] = series(tables, drawn)
     tables["replications"] = replications(tables, drawn)
+    heading = _heading(scenario) | ({"files": [found.row() for found in files]} if files else {})
     found = {"figures": figures(tables).to_dict("records"), "checks": check(scenario, tables)}
-    return Run(scenario, scenario_yaml(scenario), origins, tables, _heading(scenario) | found)
+    return Run(scenario, scenario_yaml(scenario), origins, tables, heading | found)
 
 
 def _heading(scenario: Scenario) -> dict:

@@ -16,6 +16,8 @@ _MISSING = {"arrival_s": np.nan, "think_time_s": np.nan, "e2e_s": np.nan, "ttft_
 MOST_TOKENS = 1e15
 """Counts beside the lengths (turns, cached tokens) beyond this are nonsense and cut, so that they stay whole
 numbers."""
+OFF_GRID = 2e-3
+"""Share of its step by which a time may miss the grid of a coarse clock (Mooncake: 1 ms of 3 s)."""
 LONGEST_S = 1e9
 """Measured times of a request beyond this many seconds (30 years) are nonsense and count as missing."""
 
@@ -179,7 +181,21 @@ def tie_notes(arrival_s: np.ndarray | None) -> list[str]:
     if ties == 0:
         return []
     notes = [f"kept, {ties:,} requests at the same time as the one before them"]
-    step = float(np.min(gaps[gaps > 0], initial=np.inf))
-    if ties > len(arrival_s) // 2 and 1e-3 <= step < np.inf:
-        notes.append(f"times lie on a grid of about {step:g} s: burstiness below that is not observable")
+    step = clock_tick_s(arrival_s)
+    if step:
+        notes.append(f"times lie on a grid of {step:g} s: burstiness below that is not observable")
     return notes
+
+
+def clock_tick_s(arrival_s: np.ndarray | None) -> float:
+    """Return the step of a coarse clock, seconds: more than half of the requests share their time with the one before
+    and all others lie whole steps (at least 1 ms) after it; 0 where times are finer."""
+    if arrival_s is None or len(arrival_s) < 2:
+        return 0.0
+    gaps = np.diff(arrival_s)
+    later = gaps[gaps > 0]
+    if len(later) == 0 or len(gaps) - len(later) <= len(arrival_s) // 2:
+        return 0.0
+    step = round(float(np.median(later / np.rint(later / later.min()))), 6)
+    on_grid = np.abs(later / step - np.rint(later / step)) < OFF_GRID
+    return step if step >= 1e-3 and on_grid.all() else 0.0

@@ -171,7 +171,8 @@ def _finish(file_name, path, name, tool, relative, rows: Gather, complaints: Com
         if trace.session is not None and trace.think_time_s is not None and trace.arrival_s is not None:
             trace = sessions.chain(trace)
     notes = [*notes, *gather.tie_notes(None if relative else trace.arrival_s)]
-    return replace(trace, report=gather.report(name, tool, len(trace), complaints, notes))
+    told = gather.report(name, tool, len(trace), complaints, notes)
+    return replace(trace, report=replace(told, file=str(path)))
 
 
 def _renumbered(prefix_of: np.ndarray, row: np.ndarray) -> np.ndarray:

@@ -105,7 +105,7 @@ def read_servegen(folder: str | Path) -> ServeGen:
     notes = (f"{len(files)} clients, {requests:,.0f} requests in {end_s:g} s",)
     if without:
         notes += (f"{without} clients have no lengths; those known cover {covered:.1%} of the requests",)
-    report = TraceReport("servegen", "ServeGen", round(requests), notes=notes)
+    report = TraceReport("servegen", "ServeGen", round(requests), notes=notes, file=str(folder))
     return ServeGen(folder.name, start_s - start_s[0], end_s, rate, mean_cv, tuple(lengths), report)
 
 

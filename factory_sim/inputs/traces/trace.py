@@ -22,10 +22,13 @@ class TraceReport:
     """Rows kept with a change, by what was changed."""
     notes: tuple[str, ...] = ()
     """The same in sentences, with the first few places, and what else a reader should know."""
+    file: str = ""
+    """Path as it was given; empty for packaged and generated traces."""
 
     def lines(self) -> list[str]:
         """Return the report as sentences, the count of requests first."""
-        return [f"{self.format}: {self.requests:,} requests", *self.notes]
+        file = f"{self.file}: " if self.file else ""
+        return [f"{file}{self.format}: {self.requests:,} requests", *self.notes]
 
 
 @dataclass(frozen=True)

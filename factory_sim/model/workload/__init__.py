@@ -3,7 +3,7 @@ replays."""
 
 from factory_sim.model.workload.arrivals import ArrivalStream, arrival_times, index_of_dispersion
 from factory_sim.model.workload.bursts import Burstiness, burstiness_like, burstiness_model, measured_burstiness
-from factory_sim.model.workload.chats import Chats, chats
+from factory_sim.model.workload.chats import GENERATED, Chats, chats
 from factory_sim.model.workload.clients import Clients, ClientStream, client_arrivals, clients, clients_of_folder
 from factory_sim.model.workload.lengths import LengthModel, empirical, length_model, length_model_names
 from factory_sim.model.workload.mix import RequestMix
@@ -20,6 +20,7 @@ from factory_sim.model.workload.replay import (
 from factory_sim.model.workload.rhythm import RateShape, rate_shape, rate_shape_names
 
 __all__ = [
+    "GENERATED",
     "ArrivalStream",
     "Burstiness",
     "Chats",

@@ -14,13 +14,14 @@ squares of the v_i to the measured dispersion at several windows and to the lag-
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
 
 from factory_sim.errors import TraceError, closest
 from factory_sim.inputs import workloads
+from factory_sim.inputs.traces.trace import TraceReport
 from factory_sim.units import MINUTE_S
 
 SWING_TIMES_S = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
@@ -62,6 +63,8 @@ class Burstiness:
     """What stays when the rate differs from the reference: ``dispersion`` (a larger service has more independent
     customers: the index of dispersion of counts stays, relative swings shrink) or ``swings`` (all customers move
     together: relative swings stay, dispersion grows with the rate)."""
+    reports: tuple[TraceReport, ...] = ()
+    """What the reading of a user's file found, left out and mended."""
 
     def at_rate(self, whole_rate_per_s: float) -> tuple[Swing, ...]:
         """Return the swings of a whole service of this mean rate, requests per second."""
@@ -221,7 +224,7 @@ def burstiness_model(spec: str | Mapping | Burstiness) -> Burstiness:
     else:
         windows = {float(window): float(value) for window, value in spec["dispersion"].items()}
         found = calibrate("dispersion", "as described in the scenario", float(spec.get("rate_per_s", 0)), windows)
-    return Burstiness(found.name, found.source, found.cv, found.swings, found.reference_rate_per_s, keep)
+    return replace(found, keep=keep)
 
 
 def _of_file(spec) -> Burstiness:
@@ -232,4 +235,5 @@ def _of_file(spec) -> Burstiness:
     trace = read_trace(spec["path"])
     if trace.arrival_s is None or trace.session_relative:
         raise TraceError(f"{spec['path']}: has no times of arrival, so no burstiness can be measured")
-    return burstiness_like(trace.name, f"{trace.report.tool}: {trace.name}", trace.arrival_s)
+    found = burstiness_like(trace.name, f"{trace.report.tool}: {trace.name}", trace.arrival_s)
+    return replace(found, reports=(trace.report,))

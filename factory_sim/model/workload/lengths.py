@@ -6,12 +6,13 @@ quantiles and means are published; their rank correlation is *assumed* to be tha
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from factory_sim.errors import TraceError, closest
 from factory_sim.inputs import workloads
+from factory_sim.inputs.traces.trace import TraceReport
 from factory_sim.model.workload.quantiles import QuantileCurve
 
 ASSUMED_FROM = ("azure2023_conv", "mooncake_conversation")
@@ -48,6 +49,8 @@ class LengthModel:
     """Largest answer that can be drawn, tokens."""
     draw: Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray]]
     """Draws n pairs."""
+    reports: tuple[TraceReport, ...] = ()
+    """What the reading of a user's files found, left out and mended."""
 
     def sample(self, rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
         """Return `n` pairs ``(isl, osl)`` as two int64 arrays of shape (n,), each at least 1."""
@@ -236,6 +239,7 @@ def _mixture(spec) -> LengthModel:
         max(model.max_isl for model in models),
         max(model.max_osl for model in models),
         draw,
+        tuple(report for model in models for report in model.reports),
     )
 
 
@@ -263,7 +267,8 @@ def _trace(spec) -> LengthModel:
     from factory_sim.inputs.traces import read_trace
 
     trace = read_trace(spec["path"])
-    return empirical(trace.name, f"{trace.report.tool}: {trace.name}", trace.isl, trace.osl)
+    found = empirical(trace.name, f"{trace.report.tool}: {trace.name}", trace.isl, trace.osl)
+    return replace(found, reports=(trace.report,))
 
 
 def _client_histograms(spec) -> LengthModel:
@@ -297,7 +302,7 @@ def _client_histograms(spec) -> LengthModel:
     means = [float(sum(w * (_tokens(h.values) @ h.shares) for w, h in zip(weight, side))) for side in sides]
     largest = [int(max(_tokens(h.values)[-1] for h in side)) for side in sides]
     told = f"ServeGen client data: {'; '.join(data.report.notes)}"
-    return LengthModel(data.name, told, *means, *largest, draw)
+    return LengthModel(data.name, told, *means, *largest, draw, (data.report,))
 
 
 def _named(name: str, rank_correlation: float | None = None) -> LengthModel:

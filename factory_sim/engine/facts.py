@@ -1,6 +1,6 @@
 """What one played window of a pool amounts to, per instance and second, so that it can stand for like hours."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -17,6 +17,8 @@ class Facts:
     """Counts (1/s and instance) and time averages (shares of wall time, mean numbers an instance)."""
     latency: dict[str, tuple[np.ndarray, np.ndarray]]
     """metric -> (bins, counts per instance and second)."""
+    by_kind: dict[str, "Facts"] = field(default_factory=dict)
+    """Where several kinds of instances were played together: what each says, per instance of its own."""
 
 
 def mixture(parts: list[tuple[float, Facts]]) -> dict[str, float]:

@@ -67,6 +67,11 @@ def pool_options(service: Service) -> dict:
     return options
 
 
+def alone(router: str) -> str:
+    """The router over like instances: cost_aware has nothing to choose between them but their load."""
+    return "least_outstanding" if router == "cost_aware" else router
+
+
 def cache_options(service: Service, block_tokens: int) -> dict:
     """Options of the kernel's pool for a prefix cache of blocks of `block_tokens` tokens."""
     return {

@@ -10,7 +10,7 @@ from scipy.special import ndtri
 from factory_sim.engine.kernel.router import ROUTERS
 from factory_sim.engine.load_test import LatencyCurve, load_test
 from factory_sim.engine.outputs import check_engine, makes, one_output, planned_outputs
-from factory_sim.engine.requests import request_mix, scheduling_options
+from factory_sim.engine.requests import alone, request_mix, scheduling_options
 from factory_sim.engine.threads import side_by_side
 from factory_sim.engine.traces import FileReport, service_trace
 from factory_sim.errors import CapacityError, FactorySimError, ScenarioError, closest
@@ -18,7 +18,7 @@ from factory_sim.inputs import catalog
 from factory_sim.inputs.generation import DiffusionSystem, OutputSlo
 from factory_sim.inputs.prices import price_book
 from factory_sim.inputs.scenario import Scenario
-from factory_sim.inputs.services import Service, Stage, System
+from factory_sim.inputs.services import Instances, Service, Stage, System
 from factory_sim.inputs.traces import Trace
 from factory_sim.model.anchors import anchored
 from factory_sim.model.serving import ServingSystem, serving_system
@@ -43,7 +43,7 @@ Z90 = 1.2815515655446004
 class ResolvedStage:
     """A stage with its serving system and what a load test says of it."""
 
-    stage: Stage
+    stage: Instances
     system: ServingSystem
     instances: int
     curve: LatencyCurve | None
@@ -84,6 +84,13 @@ class ResolvedService:
     """Lengths of batch jobs, if there are any."""
     files: tuple[FileReport, ...] = ()
     """What was found in the files of requests that the service names."""
+    beside: tuple[ResolvedStage, ...] = ()
+    """Instances of other systems that serve all the time beside the stages."""
+
+    @property
+    def fleets(self) -> tuple[ResolvedStage, ...]:
+        """The stages, and what stands beside them."""
+        return self.stages + self.beside
 
     @property
     def makes(self) -> str:
@@ -100,10 +107,10 @@ def _service(scenario: Scenario, name: str, service: Service) -> ResolvedService
     where = f"services.{name}"
     if service.router not in ROUTERS:
         raise ScenarioError(f"{where}.router: '{service.router}' is not known{closest(service.router, ROUTERS)}")
-    if service.router == "cost_aware":
+    if service.router == "cost_aware" and not service.beside:
         raise ScenarioError(
-            f"{where}.router: cost_aware chooses between kinds of instances; those of a stage are all alike, so another "
-            "router is needed, e.g. least_outstanding"
+            f"{where}.router: cost_aware chooses between kinds of instances; those of a stage are all alike, so `beside` or "
+            "another router is needed, e.g. least_outstanding"
         )
     trace = service_trace(scenario.seed, name, service)
     try:
@@ -127,11 +134,19 @@ def _service(scenario: Scenario, name: str, service: Service) -> ResolvedService
 
     jobs = _job_lengths(service, where, lengths)
 
-    def resolved(numbered: tuple[int, Stage]) -> ResolvedStage:
+    def resolved(numbered: tuple[int, Instances]) -> ResolvedStage:
         index, stage = numbered
-        return _stage(scenario, f"{where}.stages.{index} ({stage.name})", service, stage, mix, jobs)
+        place = "stages" if isinstance(stage, Stage) else "beside"
+        return _stage(scenario, f"{where}.{place}.{index} ({stage.name})", service, stage, mix, jobs)
 
-    stages = tuple(side_by_side(resolved, enumerate(service.stages)))
+    found = side_by_side(resolved, [*enumerate(service.stages), *enumerate(service.beside)])
+    stages, beside = tuple(found[: len(service.stages)]), tuple(found[len(service.stages) :])
+    paces = {stage.system.tokens_per_step for stage in stages + beside} if beside else ()
+    if len(paces) > 1:
+        raise ScenarioError(
+            f"{where}.beside: systems that make {' and '.join(f'{pace:.3g}' for pace in sorted(paces))} tokens a step cannot "
+            "stand behind one router here (steps are drawn before a request is routed); give all the same `speculation`"
+        )
     first = stages[0]
     level = demand.requests_per_s or 0.0 if demand else 0.0
     if demand and not demand.requests_per_s:
@@ -140,7 +155,7 @@ def _service(scenario: Scenario, name: str, service: Service) -> ResolvedService
     sigma = demand.growth_sigma_per_week if demand else 0.0
     drifts = sigma * ndtri(_stratified(scenario, "forecast", name))
     files = _files(f"{where}.traffic", trace, mix.lengths, burstiness)
-    return ResolvedService(name, service, lengths, mix, burstiness, rhythm, trace, stages, level, drifts, jobs, files)
+    return ResolvedService(name, service, lengths, mix, burstiness, rhythm, trace, stages, level, drifts, jobs, files, beside)
 
 
 def _job_lengths(service: Service, where: str, lengths: LengthModel) -> LengthModel | None:
@@ -169,13 +184,13 @@ def _lengths(service: Service, trace: Trace | None) -> LengthModel:
 
 
 def _stage(
-    scenario: Scenario, where: str, service: Service, stage: Stage, mix: RequestMix, jobs: LengthModel | None
+    scenario: Scenario, where: str, service: Service, stage: Instances, mix: RequestMix, jobs: LengthModel | None
 ) -> ResolvedStage:
     wanted, lengths = stage.system, mix.served_lengths
     try:
         system = planned_system(stage.model or service.model, wanted, promise_s=service.slo.ttft_p95_s)
         rent = math.nan
-        if service.price_path == "follows_cost":
+        if service.price_path == "follows_cost" or service.router == "cost_aware":
             rent = price_book().find("rental_market", catalog.gpu(wanted.gpu).name).value
     except FactorySimError as error:
         raise type(error)(f"{where}: {error}") from None
@@ -239,7 +254,7 @@ def _tested(
 ) -> LatencyCurve:
     """The latency curve of a system from a load test; an error where no load keeps the promise."""
     curve = load_test(
-        system, mix.served_lengths, service.slo.tpot_p95_s, router=service.router, seed=scenario.seed,
+        system, mix.served_lengths, service.slo.tpot_p95_s, router=alone(service.router), seed=scenario.seed,
         mix=mix, options=scheduling_options(service),
     )  # fmt: skip
     if curve.capacity_per_s(service.slo.ttft_p95_s, service.slo.tpot_p95_s) <= 0.0:

@@ -19,16 +19,15 @@ from factory_sim.engine.control.service import Kind, Place, Service
 from factory_sim.engine.control.serving import Counter, Group, serve
 from factory_sim.engine.control.training import Job, train
 from factory_sim.engine.control.user_policy import user_policy
-from factory_sim.engine.filled_pool import FilledPool
 from factory_sim.engine.journal import Journal
+from factory_sim.engine.mixed_pool import MixedPool
 from factory_sim.engine.parts import linked
-from factory_sim.engine.requests import pool_options
-from factory_sim.engine.resolve import ResolvedService, ResolvedStage
+from factory_sim.engine.pools import counts_played, mixed_pool, stage_pool
+from factory_sim.engine.resolve import ResolvedService
 from factory_sim.engine.rows import window_facts
 from factory_sim.engine.stage_pool import StagePool
 from factory_sim.errors import FactorySimError, ScenarioError, SimulationStopped
-from factory_sim.inputs.scenario import Sampling, Scenario
-from factory_sim.model.generation import GenerationSystem
+from factory_sim.inputs.scenario import Scenario
 from factory_sim.model.outages import failure_kinds
 from factory_sim.model.training import mfu_of
 from factory_sim.streams import stream
@@ -89,7 +88,7 @@ class Factory:
 
     def play(self) -> Journal:
         """Run to the end of the scenario and drain what is in the pools."""
-        counter = Counter(self.scenario, self.journal, self._pool)
+        counter = Counter(self.scenario, self.journal, self._pool, self._mixed)
         try:
             serving = [self.env.process(serve(self.env, counter, group)) for group in self.groups]
             self._supply()
@@ -120,7 +119,7 @@ class Factory:
         offset_h = start.weekday() * 24.0 + start.hour + start.minute / 60.0
         relative = rate_series(demand.series).mean_over if demand.series else _weekly(resolved.rhythm, offset_h)
 
-        sizes = {stage.stage.name: stage.system.gpus for stage in resolved.stages}
+        sizes = {stage.stage.name: stage.system.gpus for stage in resolved.fleets}
         fleet = Fleet(self.env, sizes, pulse, scenario.simulation.sampling.fleet_tolerance)
         first = resolved.stages[0]
         state = DemandState(
@@ -130,7 +129,7 @@ class Factory:
         service = Service(
             self.env, resolved.name, resolved, replication, fleet, state, Backlog(demand.patience_hours * HOUR_S),
             self.places[spec.site], self.journal,
-            {stage.stage.name: Kind(stage.stage.name, stage, stage.stage.name) for stage in resolved.stages},
+            {stage.stage.name: Kind(stage.stage.name, stage, stage.stage.name) for stage in resolved.fleets},
             first.stage.name,
         )  # fmt: skip
         if spec.batch is not None:
@@ -141,6 +140,8 @@ class Factory:
             service.retry_share = scenario.outages.retry_share
         fleet.shift(first.stage.name, up=first.instances, down_gpus=spec.spare_gpus)
         service.spare_gpus = spec.spare_gpus
+        for each in resolved.beside:
+            fleet.shift(each.stage.name, up=each.instances)
         self.journal.note(
             0.0,
             "stage_begins",
@@ -154,7 +155,15 @@ class Factory:
         """The pool of a kind of instance at a clock, with its own random stream; made when it is first needed."""
         name = (service.name, key, round(slower, 6), filled)
         if name not in self.pools:
-            self.pools[name] = _pool(self.scenario, service, key, slower, self.journal, filled)
+            self.pools[name] = stage_pool(self.scenario, service, key, slower, self.journal, filled)
+        return self.pools[name]
+
+    def _mixed(self, service: Service, up: dict[str, float], slower: float) -> MixedPool:
+        """The pool of several kinds of instances behind one router, for those that are up."""
+        counts = counts_played(self.scenario, service, up)
+        name = (service.name, " ".join(f"{key}:{count}" for key, count in counts.items()), round(slower, 6), False)
+        if name not in self.pools:
+            self.pools[name] = mixed_pool(self.scenario, service, counts, slower, self.journal)
         return self.pools[name]
 
     def _supply(self) -> None:
@@ -329,57 +338,3 @@ def _list_price(scenario: Scenario, service: str) -> float | None:
     plan = scenario.money.plans.get(service, scenario.money.plans.get("all"))
     first = plan[0] if isinstance(plan, tuple) else plan
     return first.output_usd_per_million if first is not None else None
-
-
-def _long_enough(sampling: Sampling, system: GenerationSystem, capacity_per_s: float) -> Sampling:
-    """Windows of images or videos, which are few and slow but quickly played: as long as `window_requests` take at the
-    capacity of what is played, and 20 batches at least, after as many of warming up."""
-    batch_s = float(system.workers[0].step.base_s[-1])
-    warmup_s = max(sampling.warmup_s, 20 * batch_s)
-    window_s = max(sampling.window_s, warmup_s, sampling.window_requests / capacity_per_s)
-    return sampling.model_copy(update={"warmup_s": warmup_s, "window_s": window_s})
-
-
-def _pool(
-    scenario: Scenario, service: Service, key: str, slower: float, journal: Journal, filled: bool
-) -> StagePool:
-    """The pool of one kind of instance in this replication, with its own random stream; `filled` up with batch jobs."""
-    sampling, kind, resolved = scenario.simulation.sampling, service.kinds[key], service.resolved
-    stage: ResolvedStage = kind.stage
-    capacity = stage.capacity_per_s(resolved.service)
-    if outputs := isinstance(stage.system, GenerationSystem):
-        sequences = stage.curve.number_at(capacity)
-    else:
-        sequences = capacity * resolved.lengths.mean_osl * resolved.service.slo.tpot_p95_s
-    kept = max(
-        sampling.instances_kept if sequences < sampling.sequences_kept else 1,
-        round(sampling.sequences_kept / max(sequences, 1.0)),
-    )
-    kept = min(kept, stage.instances) if sampling.mode == "thinned" else stage.instances
-    if outputs:
-        sampling = _long_enough(sampling, stage.system, capacity * kept)
-    factor = float(stage.slowdowns[journal.replication]) * kind.factor * slower
-    name = key if slower == 1.0 else f"{key} at clock 1/{slower:.4f}"
-    options, jobs = pool_options(resolved.service), {}
-    if filled:
-        number = stage.curve.number_at(service.capacity_per_s(key, slower), factor)
-        options |= {"batch_limit": max(round(resolved.service.batch.fill * number), 1)}
-        job_rng = stream(scenario.seed, "batch_jobs", service.name, name, f"replication {journal.replication}")
-        jobs = {"job_lengths": resolved.job_lengths, "job_rng": job_rng}
-    return (FilledPool if filled else StagePool)(
-        name=f"{service.name}.{name}" + (" with batch jobs" if filled else ""),
-        system=stage.system.scaled(factor),
-        kept=kept,
-        lengths=resolved.lengths,
-        mix=resolved.mix,
-        burstiness=resolved.burstiness,
-        slo=resolved.service.slo,
-        sampling=sampling,
-        router=resolved.service.router,
-        pool_options=options,
-        rng=stream(scenario.seed, "requests", service.name, name, f"replication {journal.replication}"),
-        journal=journal,
-        number_at=lambda rate: stage.curve.number_at(rate, factor),
-        ttft_error=float(stage.ttft_errors[journal.replication]),
-        **jobs,
-    )

@@ -93,7 +93,7 @@ class StagePool:
     sample_rows: int = 200
 
     def __post_init__(self) -> None:
-        self.pool = Pool([(self.system, self.kept)], router=self.router, **self.pool_options)
+        self.pool = self._new_pool()
         if self.mix.refuse:
             self.lengths, _ = self.mix.let_in(self.system.max_context_tokens)
         self.seeded = np.zeros(0, np.bool_)  # by id of the request
@@ -102,6 +102,9 @@ class StagePool:
         self.clock_s = 0.0
         self.load = 0.0
         self.tokens_left = {"isl_completed": 0, "isl_partial": 0, "osl_emitted": 0}
+
+    def _new_pool(self) -> Pool:
+        return Pool([(self.system, self.kept)], router=self.router, **self.pool_options)
 
     def serve(self, rate_per_s: float, duration_s: float, of: int) -> list[tuple[float, Facts]]:
         """The played windows, with weights that sum to one, that stand for `duration_s` seconds at `rate_per_s`

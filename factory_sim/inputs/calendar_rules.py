@@ -165,6 +165,7 @@ def _held(scenario, name: str, service, day: float, moments) -> int:
     """GPUs of a service on a day: its stage, with deliveries and moves so far (until its next stage states anew)."""
     stage = [s for s in service.stages if s.from_day <= day][-1]
     peak = stage.gpus
+    beside = sum(each.gpus for each in service.beside)
     for before, after in pairwise(service.stages):  # while GPUs are exchanged the larger fleet is there
         if after is stage and day < after.from_day + after.change.duration_days:
             peak = max(before.gpus, after.gpus)
@@ -180,4 +181,4 @@ def _held(scenario, name: str, service, day: float, moments) -> int:
                     f"events.{index} (move) on day {moment:g}: {name} has {peak + event.gpus:,} GPUs left, not {event.gpus:,}; "
                     "the same replicas cannot move to two services"
                 )
-    return peak
+    return peak + beside

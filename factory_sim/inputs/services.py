@@ -85,24 +85,18 @@ class Change(Record):
     """Mean delay of the hardware behind `from_day`, days, exponential, drawn once a replication."""
 
 
-class Stage(Record):
-    """One state of the fleet of a service, from a day on."""
+class Instances(Record):
+    """Instances of one serving system."""
 
     name: Name
-    """Name of the stage, used in tables, charts and as `stage_<name>` window."""
-    from_day: NonNegative
-    """Day from the scenario's start on which the change to this stage begins."""
+    """Name used in tables, charts and as `stage_<name>` window."""
     system: AnySystem
     """The serving system that every instance runs: of a language model, or (engine: diffusion) of an image or video
     model."""
     gpus: PositiveInt
-    """GPUs of the service in this stage; a multiple of the GPUs of one instance. Or give `replicas` instead."""
-    change: Change = Change()
-    """How the change is made."""
+    """GPUs, a multiple of those of one instance. Or give `replicas` instead."""
     model: str | None = None
-    """Model that is served from this stage on, where it is not the service's."""
-    after_training: Name | None = None
-    """Training job whose launch in this service this (last) stage waits for, from `from_day` on."""
+    """Model that is served here, where it is not the service's."""
 
     @model_validator(mode="before")
     @classmethod
@@ -120,6 +114,17 @@ class Stage(Record):
         elif isinstance(system.get("parallelism"), str):
             raw["gpus"] = replicas * parse_parallelism(system["parallelism"]).gpus
         return raw
+
+
+class Stage(Instances):
+    """One state of the fleet of a service, from a day on."""
+
+    from_day: NonNegative
+    """Day from the scenario's start on which the change to this stage begins."""
+    change: Change = Change()
+    """How the change is made."""
+    after_training: Name | None = None
+    """Training job whose launch in this service this (last) stage waits for, from `from_day` on."""
 
 
 class PrefixCache(Record):
@@ -205,12 +210,16 @@ class Service(Record):
     """Drawn requests beyond the model's window: `truncate` cuts the prompt (then the answer) to fit, `refuse` turns the
     request away. A trace's are always turned away."""
     router: str = "least_outstanding"
-    """Router over the instances of a stage: round_robin, random, least_outstanding, power_of_two, least_kv,
-    session_affinity or prefix_aware."""
+    """Router over the instances of a stage, and those beside it: round_robin, random, least_outstanding, power_of_two,
+    least_kv, session_affinity or prefix_aware; with `beside` also cost_aware (the cheapest system, by rent at its tested
+    capacity, that has fewer requests than at that capacity)."""
     price_path: Literal["held", "follows_cost"] = "held"
     """`held`: list prices stay; `follows_cost`: they move with the cost of a token at each stage's tested capacity."""
     stages: list[Stage] = Field(min_length=1)
     """States of the fleet in order of time."""
+    beside: list[Instances] = []
+    """Instances of other systems (older GPUs, say) that serve from the first day to the last beside the stages, behind the
+    same router."""
     site: Name = "main"
     """Site at which it runs."""
     priority: NonNegativeInt = 0
@@ -231,9 +240,19 @@ class Service(Record):
         return self
 
     @model_validator(mode="after")
-    def _jobs_need_hours(self) -> "Service":
-        if self.batch is not None and (self.traffic.trace is not None or self.traffic.requests is not None):
+    def _plays_hours(self) -> "Service":
+        finite = self.traffic.trace is not None or self.traffic.requests is not None
+        if self.batch is not None and finite:
             raise ValueError("batch jobs fill the hours of a demand; a trace or a number of requests has none to fill")
+        if self.beside and finite:
+            raise ValueError("beside: a trace or a number of requests is played on one stage alone")
+        if self.beside and self.batch is not None:
+            raise ValueError("beside: batch jobs fill instances of one system; leave out one of `batch` and `beside`")
+        if any(system_kind(each.system) != "tokens" for each in self.beside):
+            raise ValueError("beside: is for systems of language models")
+        names = [each.name for each in (*self.stages, *self.beside)]
+        if len(set(names)) != len(names):
+            raise ValueError("beside: a name stands twice among stages and beside")
         return self
 
     @model_validator(mode="after")

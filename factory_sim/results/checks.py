@@ -131,7 +131,8 @@ def _stages(scenario: Scenario, windows: pd.DataFrame) -> dict:
     for name, service in scenario.services.items():
         if service.autoscaler or service.spot or name in changing:
             continue
-        sizes = [stage.gpus + service.spare_gpus for stage in service.stages]
+        always = service.spare_gpus + sum(each.gpus for each in service.beside)
+        sizes = [stage.gpus + always for stage in service.stages]
         for replication, rows in windows[windows["service"] == name].groupby("replication"):
             change = pd.concat([rows.groupby("start_s")["gpus"].sum(), -rows.groupby("end_s")["gpus"].sum()])
             held = change.groupby(level=0).sum().sort_index().cumsum().iloc[:-1]

@@ -19,7 +19,7 @@ def draws(services: Sequence[ResolvedService]) -> pd.DataFrame:
     parts = []
     for service in services:
         parts.append(_rows("demand_forecast", service.name, "", service.forecast_drifts))
-        for stage in service.stages:
+        for stage in service.fleets:
             parts.append(_rows("profile_error", service.name, stage.stage.name, np.log(stage.slowdowns)))
             parts.append(_rows("profile_error_ttft", service.name, stage.stage.name, np.log(stage.ttft_errors)))
     return pd.concat(parts, ignore_index=True)

@@ -70,7 +70,7 @@ def run(
     check_power(scenario)
     progress(f"{scenario.name}: load-testing every stage")
     services = resolve(scenario)
-    fleet = [(service.name, stage.stage.name, stage.system.gpu) for service in services for stage in service.stages]
+    fleet = [(service.name, stage.stage.name, stage.system.gpu) for service in services for stage in service.fleets]
     fleet += [(name, f"{stage}-spot", gpu) for name, stage, gpu in fleet if scenario.services[name].spot]
     check_plans_fit(scenario.money, {service.name: service.makes for service in services})
     rehearse(scenario.money, fleet, scenario.start, scenario.duration_days)
@@ -90,13 +90,13 @@ def run(
     )
     journals = [joined(played[r * len(parts) : (r + 1) * len(parts)]) for r in range(count)]
     tables = journal_tables(journals) | {"draws": draws(services)}
-    profiles = {s.system.name: s.system.profile for service in services for s in service.stages}
+    profiles = {s.system.name: s.system.profile for service in services for s in service.fleets}
     origins = provenance(scenario, profiles)
     stopped = next((journal for journal in journals if journal.incomplete), None)
     if stopped is not None:
         raise SimulationStopped(stopped.incomplete, stopped, _unfinished(scenario, tables, stopped.incomplete, origins))
     requests = int(tables["audits"]["arrived"].sum()) + sum(
-        s.curve.requests_played for r in services for s in r.stages if s.curve
+        s.curve.requests_played for r in services for s in r.fleets if s.curve
     )
     progress(f"{scenario.name}: {requests:,} requests played; pricing and checking")
     tables["postings"], drawn = _postings(scenario, with_plan_facts(tables["windows"], tables, scenario.money))

@@ -6,7 +6,7 @@ from scipy.special import stdtrit
 
 from factory_sim.engine.load_test import load_test
 from factory_sim.engine.outputs import MAKES_TOKENS
-from factory_sim.engine.requests import scheduling_options
+from factory_sim.engine.requests import alone, scheduling_options
 from factory_sim.engine.resolve import ResolvedService, ResolvedStage, resolve
 from factory_sim.engine.threads import side_by_side
 from factory_sim.errors import CapacityError
@@ -30,7 +30,7 @@ def capacity(scenario: Scenario, tests: int = 5) -> pd.DataFrame:
     """
     if tests < 2:
         raise CapacityError(f"tests: a confidence interval needs at least 2 load tests, got {tests}")
-    jobs = [(service, stage) for service in resolve(scenario) for stage in service.stages]
+    jobs = [(service, stage) for service in resolve(scenario) for stage in service.fleets]
     return pd.DataFrame(side_by_side(lambda job: _row(scenario, *job, tests), jobs))
 
 
@@ -39,7 +39,7 @@ def _row(scenario: Scenario, service: ResolvedService, stage: ResolvedStage, tes
     seeds = range(scenario.seed, scenario.seed + tests)
     curves = [stage.curve] + [
         load_test(
-            system, service.lengths, slo.tpot_p95_s, router=service.service.router, seed=seed,
+            system, service.lengths, slo.tpot_p95_s, router=alone(service.service.router), seed=seed,
             mix=service.mix, options=scheduling_options(service.service),
         )
         for seed in seeds[1:]

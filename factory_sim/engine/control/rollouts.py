@@ -88,9 +88,10 @@ def _of_fleet(service: Service, key: str) -> bool:
 
 def _old_kinds(service: Service, stage: Stage) -> list[str]:
     """Kinds of instances that `stage` replaces."""
+    stays = {stage.name, *(each.stage.name for each in service.resolved.beside)}
     return [
         key for key in service.fleet.state
-        if _of_fleet(service, key) and service.kinds[key].stage.stage.name != stage.name
+        if _of_fleet(service, key) and service.kinds[key].stage.stage.name not in stays
     ]  # fmt: skip
 
 

@@ -80,6 +80,8 @@ class Counter:
     journal: Journal
     pool_of: object
     """(service, key, slower, filled) -> StagePool, made when first asked for."""
+    mixed_pool: object
+    """(service, instances up by key, slower) -> MixedPool, likewise."""
 
     moved: dict[tuple[int, float], Facts] = field(default_factory=dict)
     """(window, network time s) -> the same window for requests from another service."""
@@ -231,17 +233,31 @@ def _play(counter: Counter, plans: list[Plan], probe: bool) -> None:
     for plan in plans:
         up = _serving(plan)
         plan.parts, plan.rows = {}, []
-        for key, count in up.items():
-            rate = plan.rates[key]
-            hours = 0.0 if probe else plan.seconds
-            pool = counter.pool(plan.service, key, plan.slower)
-            plan.parts[key] = pool.serve(rate, hours, count) if rate > 0.0 else []
+        hours = 0.0 if probe else plan.seconds
+        if plan.service.resolved.beside and sum(plan.rates.values()) > 0.0:
+            _serve_together(counter, plan, up, hours)
+        else:
+            for key, count in up.items():
+                rate = plan.rates[key]
+                pool = counter.pool(plan.service, key, plan.slower)
+                plan.parts[key] = pool.serve(rate, hours, count) if rate > 0.0 else []
         if plan.service.jobs is not None:
             _fill(counter, plan, up, probe)
         if plan.far and not probe:
             plan.parts = {key: _with_distance(counter, plan, parts) for key, parts in plan.parts.items()}
         plan.rows = [_row(counter, plan, count, up.get(count.key, 0.0)) for count in _rows_of(plan)]
     _at_pue(counter, plans)
+
+
+def _serve_together(counter: Counter, plan: Plan, up: dict[str, float], hours: float) -> None:
+    """Play kinds of instances behind one router, which spreads the demand over them."""
+    total = sum(up.values())
+    granted = sum(plan.rates[key] * count for key, count in up.items())
+    found = counter.mixed_pool(plan.service, up, plan.slower).serve(granted / total, hours, total)
+    plan.parts = {key: [(weight, facts.by_kind[key]) for weight, facts in found] for key in up}
+    taken = {key: mixture(plan.parts[key])["requests_arrived"] * count for key, count in up.items()}
+    scale = granted / max(sum(taken.values()), 1e-300)
+    plan.rates = {key: taken[key] * scale / count for key, count in up.items()}
 
 
 def _fill(counter: Counter, plan: Plan, up: dict[str, float], probe: bool) -> None:

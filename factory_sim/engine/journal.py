@@ -88,7 +88,8 @@ def _latency(journals: list[Journal]) -> pd.DataFrame:
     )
 
 
-METRICS = ("ttft", "tpot", "e2e", "time_to_first_answer_token", "time_to_output")
+METRICS = ("ttft", "tpot", "e2e", "time_to_first_answer_token", "time_to_output", "token_wait", "reader_wait")
 """Latencies that are kept: time to first token, mean time per later token of a request, whole request, and, of
-services that reason, time to the first token beyond the reasoning. Of services of images or videos only the time to
+services that reason, time to the first token beyond the reasoning; how long tokens wait for readers and readers for
+tokens, where their speed is told. Of services of images or videos only the time to
 the output, so that no figure mixes them with tokens."""

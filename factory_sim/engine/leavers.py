@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from factory_sim.histogram import BINS_PER_OCTAVE, EDGES, ZERO_BIN
+from factory_sim.histogram import BINS_PER_OCTAVE, EDGES, ZERO_BIN, bin_of
 
 _OCTAVES = 60
 """Latencies from 2**-60 s to 2**60 s have bins; a latency beyond is none."""
@@ -63,6 +63,24 @@ def answered(
         bins = np.where(held == 0, ZERO_BIN, held - 1 + _LOWEST).astype(np.int32)
         latency[metric] = (bins, row[held])
     return Answered(np.flatnonzero(ok), within, latency)
+
+
+def reading(rows: np.ndarray, reasoning: np.ndarray, tokens_per_s: float) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """How streaming and reading keep step in answered requests: (bins, counts) of `token_wait` and `reader_wait`.
+
+    A reader begins with the first token beyond the `reasoning` (tokens, a row each) and reads at `tokens_per_s`. Tokens
+    are taken to come evenly from the first to the last: a stall between two of them shows in the request's mean pace
+    only. `token_wait` is the mean time in seconds that a token of a request has been there before it is read,
+    `reader_wait` the seconds in all that the reader waits for tokens.
+    """
+    gaps = np.maximum(rows["osl"] - reasoning - 1, 0)
+    ahead_s = gaps / tokens_per_s - (rows["finish_s"] - rows["first_answer_s"])
+    waits = {"token_wait": np.maximum(ahead_s, 0.0) / 2.0, "reader_wait": np.maximum(-ahead_s, 0.0)}
+    found = {}
+    for metric, seconds in waits.items():
+        bins, counts = np.unique(bin_of(seconds), return_counts=True)
+        found[metric] = (bins.astype(np.int32), counts)
+    return found
 
 
 @njit(nogil=True, cache=True)

@@ -22,6 +22,7 @@ def request_mix(service: Service, lengths: LengthModel) -> RequestMix:
         groups=prefix_groups(traffic.common_prompts) if traffic.common_prompts is not None else None,
         block_tokens=service.prefix_cache.block_tokens if service.prefix_cache else 512,
         refuse=service.context_window == "refuse",
+        reading_tokens_per_s=traffic.reading_tokens_per_s,
     )
 
 

@@ -243,6 +243,10 @@ class StagePool:
         measured = found.latency
         if isinstance(self.system, GenerationSystem):
             measured = {"time_to_output": measured["e2e"]}
+        if self.mix.reading_tokens_per_s is not None:
+            rows = done[found.which]
+            hidden = self.reasoning[rows["id"]] if reasons else np.zeros(len(rows), np.int64)
+            measured = measured | leavers.reading(rows, hidden, self.mix.reading_tokens_per_s)
         latency = {metric: (bins, counts * scale) for metric, (bins, counts) in measured.items()}
         self.journal.latency += [(number, metric, *histogram) for metric, histogram in latency.items()]
         self._keep_sample(number, done, found.which)

@@ -115,7 +115,7 @@ def check_service(service) -> None:
 def _of_tokens(service):
     """(key, what is wrong) of every setting that is about tokens."""
     traffic, rules, demand = service.traffic, service.scheduling, service.traffic.demand
-    for name in ("reasoning", "common_prompts", "trace"):
+    for name in ("reasoning", "common_prompts", "trace", "reading_tokens_per_s"):
         if getattr(traffic, name) is not None:
             yield f"traffic.{name}", "describes prompts and answers"
     if traffic.lengths != type(traffic).model_fields["lengths"].default:

@@ -190,6 +190,9 @@ class Traffic(Record):
     """Hidden reasoning before the answer: an effort level (none, low, medium, high, test_time_scaling), or
     `{factor: 10, max_output_tokens: 65536}` times the measured reasoning tokens. Lengths include measured reasoning;
     left out, they are played as they are and none of it is told apart."""
+    reading_tokens_per_s: PositiveFloat | None = None
+    """Speed at which users read answers as they stream, tokens a second (250 words a minute: about 5.5); how long tokens
+    wait for readers, and readers for tokens, are then figures."""
     class_shares: list[Fraction] = Field(default=[], max_length=16)
     """Priority classes within the service: share of the requests in each, most urgent first, adding up to 1."""
     cancelled: Cancelled | None = None

@@ -59,6 +59,14 @@ FIGURES = {
     "e2e_p50": "from arrival to the last token, median over requests",
     "e2e_p95": "the same, 95th percentile",
     "e2e_p99": "the same, 99th percentile",
+    "token_wait_p50": "mean time that a token of an answer is there before its reader reads it, tokens taken to come evenly; "
+    "median over requests; only of services with traffic.reading_tokens_per_s",
+    "token_wait_p95": "the same, 95th percentile",
+    "token_wait_p99": "the same, 99th percentile",
+    "reader_wait_p50": "time that a reader waits for tokens after the first of an answer, in all; median over requests; "
+    "likewise",
+    "reader_wait_p95": "the same, 95th percentile",
+    "reader_wait_p99": "the same, 99th percentile",
     "slo_attainment": "completed requests that kept both limits of the promise, over all completed",
     "prefix_cache_hit_rate": "cached input tokens over input tokens",
     "utilisation": "GPU-hours in which a serving step ran, over GPU-hours paid",

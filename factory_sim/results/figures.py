@@ -77,6 +77,7 @@ UNITS = {
     "time_to_first_answer_token_p50": "s",
     "time_to_first_answer_token_p95": "s",
     "time_to_first_answer_token_p99": "s",
+    **{f"{wait}_p{q}": "s" for wait in ("token_wait", "reader_wait") for q in (50, 95, 99)},
     "slo_attainment": "fraction",
     "prefix_cache_hit_rate": "fraction",
     "utilisation": "fraction",

@@ -73,3 +73,24 @@ def test_a_latency_that_cannot_be_is_an_error(wrong):
     rows["osl"], rows["finish_s"] = 1, wrong
     with pytest.raises(ValueError, match="latency"):
         leavers.answered(rows, np.zeros(1, bool), 1.0, 1.0, 1.0, False)
+
+
+def test_reading_waits_are_those_of_evenly_spaced_tokens():
+    rows = np.zeros(3, FINISHED)
+    rows["osl"] = [101, 101, 1]
+    rows["first_answer_s"] = 2.0
+    rows["finish_s"] = [2.0 + 5.0, 2.0 + 20.0, 2.0]  # 20 and 5 tokens a second, and a single token
+    found = leavers.reading(rows, np.zeros(3, np.int64), 10.0)
+    token_s = np.arange(101) * 0.05
+    waits_s = np.arange(101) * 0.1 - token_s
+    for metric, expected in (("token_wait", [waits_s.mean(), 0, 0]), ("reader_wait", [0, 20.0 - 10.0, 0])):
+        bins, counts = np.unique(bin_of(np.array(expected)), return_counts=True)
+        np.testing.assert_array_equal(found[metric][0], bins)
+        np.testing.assert_array_equal(found[metric][1], counts)
+
+
+def test_hidden_reasoning_is_not_read():
+    rows = np.zeros(1, FINISHED)
+    rows["osl"], rows["first_answer_s"], rows["finish_s"] = 101, 2.0, 3.0
+    bins, _ = leavers.reading(rows, np.array([60]), 10.0)["token_wait"]
+    assert bins[0] == bin_of(np.array([(40 / 10.0 - 1.0) / 2]))[0]

@@ -107,3 +107,15 @@ def test_a_thinned_run_hits_its_cache_as_often_as_a_whole_one(kv_cache_tokens):
 
     thin = {"window_requests": 3000, "window_s": 900, "warmup_s": 120, "hours_per_window": 24, "sequences_kept": 100}
     assert hit_rate(thin) == pytest.approx(hit_rate({"mode": "whole"}), abs=0.012)
+
+
+def test_slow_readers_let_tokens_wait_and_fast_ones_wait_for_tokens():
+    slow, _ = play(BUSY | {"reading_tokens_per_s": 6.0}, 0.7)
+    fast, _ = play(BUSY | {"reading_tokens_per_s": 1000.0}, 0.7)
+    plain, _ = play(BUSY, 0.7)
+    assert "token_wait_p50" not in plain
+    assert slow["token_wait_p50"] == pytest.approx(255 / 2 * (1 / 6.0 - plain["tpot_p50"]), rel=0.3)
+    assert slow["reader_wait_p99"] == 0.0
+    assert fast["token_wait_p99"] == 0.0
+    assert fast["reader_wait_p50"] == pytest.approx(plain["e2e_p50"] - plain["ttft_p50"], rel=0.15)
+    assert fast["tpot_p50"] == plain["tpot_p50"]

@@ -5,8 +5,8 @@ import numpy as np
 from factory_sim.engine.facts import Facts
 from factory_sim.histogram import bin_of, lower_edge
 
-UNMOVED = ("tpot",)
-"""Latencies between two tokens: both are late by the same time."""
+UNMOVED = ("tpot", "token_wait", "reader_wait")
+"""Latencies between tokens of an answer: all are late by the same time."""
 
 
 def farther(facts: Facts, delay_s: float, window: int, limit_s: float) -> Facts:

@@ -38,6 +38,9 @@ class RequestMix:
     refuse: bool = False
     """Requests beyond the context window stay as they are, for the pool to refuse; otherwise they are cut to fit."""
 
+    reading_tokens_per_s: float | None = None
+    """Speed of the readers of streamed answers; None: not measured."""
+
     @property
     def served_lengths(self) -> LengthModel:
         """The lengths that arrive: with the effort of reasoning in the answers."""

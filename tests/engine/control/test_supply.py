@@ -29,6 +29,21 @@ def test_a_stage_of_larger_instances_takes_over_all_gpus():
     assert {"stage_begins", "stage_complete"} <= set(events.kind)
 
 
+def test_instances_that_begin_to_limp_during_a_change_of_stage_take_their_gpus_along():
+    slow = {"break": {"scope": "gpu", "per_unit_year": 800, "repair_hours": 200, "repair": "fixed", "gpus": 1}}
+    service = {"stages": [STAGE, stage("next", 0.001, duration_days=0.75)]}
+    rules = {"classes": slow, "slow_share": 1.0}
+    windows, events = play(scenario({"load": 0.5}, service, duration_days=3, outages=rules))
+    change = events[events.kind.isin(["stage_begins", "stage_complete"]) & (events.subject == "chat.next")].time_s
+    limped = events[events.kind == "degraded"].time_s
+    assert change.iloc[0] < limped.min()  # none of them was there when the change began
+    assert limped.between(change.iloc[0], change.iloc[1] - HOUR_S).sum() > 5
+    held = (windows.gpus * (windows.end_s - windows.start_s)).groupby(windows.start_s).sum()
+    assert held.to_numpy() == pytest.approx((20 * windows.groupby("start_s").end_s.first() - 20 * held.index).to_numpy())
+    assert set(at(windows, 2.5).stage) == {"next"}
+    assert at(windows, 2.5).replicas.sum() == 20
+
+
 def test_hardware_comes_late_by_a_drawn_time_with_the_stated_mean():
     service = {"stages": [STAGE, stage("next", 0.5, delay_days=0.3)]}
     lates = []

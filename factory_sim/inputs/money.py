@@ -161,6 +161,23 @@ class FixedCost(Record):
     """USD/month or USD/year."""
 
 
+class PaidSchedule(Record):
+    """GPUs that are paid for by the hour of the day, whatever the run has in service: a contract, or what an operator
+    published. Costs that go by the GPU-hour follow it; what the fleet of the run would cost stands beside, as
+    ``cost_simulated_fleet``."""
+
+    gpus_by_hour: Annotated[tuple[NonNegativeFloat, ...], Field(min_length=24, max_length=24)]
+    """GPUs of the whole factory in each hour of the day, 00:00 first, scenario time zone."""
+    source: str
+    """Where the schedule comes from."""
+
+    @model_validator(mode="after")
+    def _some(self):
+        if not any(self.gpus_by_hour):
+            raise ValueError("a schedule without GPUs pays for nothing; leave it out")
+        return self
+
+
 class TrainingCost(Record):
     """A training run whose cost is spread over the tokens that the model serves (tokens as investment)."""
 
@@ -183,6 +200,8 @@ class Costs(Record):
     """Exceptions by GPU."""
     compute_by_stage: dict[str, Compute] = Field(default_factory=dict)
     """Exceptions by stage of the scenario; before those by GPU."""
+    schedule: PaidSchedule | None = None
+    """GPUs paid for by the hour of the day instead of those of the run, where that is stated."""
     energy: Energy = Energy()
     """Electricity: a cost of owned machines, a memo line under rent."""
     carbon: Carbon | None = None

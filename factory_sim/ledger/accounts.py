@@ -50,7 +50,13 @@ REVENUE_LINES = {
     "commitment": "Shortfall of commitments",
     "sla_credit": "Service credits",
 }
-MEMO_LINES = {"energy": "Energy, contained in the rent", "carbon": "Emissions, not priced"}
+FLEET_BESIDE = "simulated_fleet"
+"""Memo line: what the fleet of the run would cost beyond a schedule that is paid instead."""
+MEMO_LINES = {
+    "energy": "Energy, contained in the rent",
+    "carbon": "Emissions, not priced",
+    FLEET_BESIDE: "Simulated fleet beyond the paid schedule",
+}
 
 
 _APART = {"idle": "idle", "down": "failed", "train": "training"}

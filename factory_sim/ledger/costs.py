@@ -6,18 +6,19 @@ with hours that were down apart; energy is split by joules.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from factory_sim.errors import PriceError
-from factory_sim.inputs.money import Money, Own, Rent
+from factory_sim.inputs.money import Money, Own, PaidSchedule, Rent
 from factory_sim.inputs.prices import PriceBook, PriceRow, resolve
 from factory_sim.ledger import tariffs
-from factory_sim.ledger.accounts import cost_accounts, memo_accounts
+from factory_sim.ledger.accounts import FLEET_BESIDE, cost_accounts, memo_accounts
 from factory_sim.ledger.entries import Calendar, Entries, entries
-from factory_sim.ledger.segments import segments
-from factory_sim.units import KILOWATT_HOUR_J
+from factory_sim.ledger.segments import borne, segments
+from factory_sim.units import DAY_S, HOUR_S, KILOWATT_HOUR_J
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,7 +77,12 @@ def energy_by_use(windows: pd.DataFrame) -> Uses:
 def cost_entries(windows: pd.DataFrame, money: Money, book: PriceBook, calendar: Calendar) -> list[Entries]:
     """All entries of the cost side, and memo entries of energy and emissions that the rent contains."""
     hours = gpu_hours_by_use(windows)
-    sheets, owned = _compute_entries(windows, hours, money, book, calendar)
+    paid = hours
+    if money.costs.schedule is not None:
+        paid = _scheduled(money.costs.schedule, windows, hours, calendar)
+    sheets, owned = _compute_entries(windows, paid, money, book, calendar)
+    if paid is not hours:
+        sheets += _fleet_beside(windows, hours, paid, money, book, calendar)
     kilowatt_hours = energy_by_use(windows)
     billed = owned if money.costs.energy.billed is None else np.full(len(windows), money.costs.energy.billed)
     sheets += _energy_entries(windows, kilowatt_hours, billed, money, book, calendar)
@@ -106,6 +112,16 @@ def _compute_entries(
         for line, row in lines:
             sheets += _by_use(line, hours, row, window)
     return sheets, owned
+
+
+def _fleet_beside(
+    windows: pd.DataFrame, hours: Uses, paid: Uses, money: Money, book: PriceBook, calendar: Calendar
+) -> list[Entries]:
+    """Memo of what the fleet of the run would cost more (or less, negative) than the schedule that is paid."""
+    more = {use: hours[use] - paid[use] for use in hours}
+    sheets, _ = _compute_entries(windows, more, money, book, calendar)
+    accounts = dict(zip(("debit", "credit"), memo_accounts(FLEET_BESIDE)))
+    return [replace(sheet, line=FLEET_BESIDE, use="", **accounts) for sheet in sheets]
 
 
 def _rent_entries(
@@ -226,10 +242,8 @@ def _fixed_entries(
     """Monthly costs of the whole factory, spread at each moment over the windows that hold GPUs, by their number."""
     if not money.costs.fixed:
         return []
-    paid, share = windows.gpu_hours.to_numpy(float), _months_borne(windows, calendar)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        split = {use: share * np.where(paid > 0, quantity / paid, 0.0) for use, quantity in hours.items()}
-    split["idle"] = split["idle"] + np.where(paid > 0, 0.0, share)
+    months = borne(windows, lambda cut: cut.seconds / calendar.month_s(cut.edges_s[:-1]))
+    split = _like(months, hours)
     sheets, every = [], np.arange(len(windows))
     for cost in money.costs.fixed:
         row = tariffs.priced(cost.price, f"fixed/{cost.name}", "month", money, book)
@@ -237,20 +251,24 @@ def _fixed_entries(
     return sheets
 
 
-def _months_borne(windows: pd.DataFrame, calendar: Calendar) -> np.ndarray:
-    """Months of a factory-wide cost that each window bears; those of a replication add up to its months."""
-    start_s, end_s = windows.start_s.to_numpy(float), windows.end_s.to_numpy(float)
-    rate = windows.gpu_hours.to_numpy(float) / (end_s - start_s)
-    replication, borne = windows.replication.to_numpy(), np.zeros(len(windows))
-    for number in np.unique(replication):
-        own = np.flatnonzero(replication == number)
-        cut = segments(start_s[own], end_s[own])
-        months = cut.seconds / calendar.month_s(cut.edges_s[:-1])
-        held, there = cut.total(rate[own]), cut.total(np.ones(len(own)))
-        by_gpus = np.where(held > 0, months / np.where(held > 0, held, 1.0), 0.0)
-        evenly = np.where((held <= 0) & (there > 0), months / np.maximum(there, 1.0), 0.0)
-        borne[own] = rate[own] * cut.over(by_gpus) + cut.over(evenly)
-    return borne
+def _like(amount: np.ndarray, hours: Uses) -> Uses:
+    """An amount of each window, split as its GPU-hours are; idle where it has none."""
+    whole = sum(hours.values())
+    some = whole > 0
+    split = {use: amount * quantity / np.where(some, whole, 1.0) for use, quantity in hours.items()}
+    split["idle"] = np.where(some, split["idle"], amount)
+    return split
+
+
+def _scheduled(schedule: PaidSchedule, windows: pd.DataFrame, hours: Uses, calendar: Calendar) -> Uses:
+    """GPU-hours of a stated schedule instead of the run's, borne by the windows and split as theirs are."""
+    until = np.concatenate([[0.0], np.cumsum(schedule.gpus_by_hour)])
+
+    def elapsed(moment_s: np.ndarray) -> np.ndarray:
+        days, rest_s = np.divmod(calendar.week_seconds(moment_s), DAY_S)
+        return days * until[-1] + np.interp(rest_s / HOUR_S, np.arange(25.0), until)
+
+    return _like(borne(windows, lambda cut: np.diff(elapsed(cut.edges_s))), hours)
 
 
 def _traffic_entries(windows: pd.DataFrame, money: Money, book: PriceBook) -> list[Entries]:

@@ -186,7 +186,7 @@ class Calendar:
     def week_seconds(self, moment_s: np.ndarray) -> np.ndarray:
         """Seconds since Monday 00:00 of scenario time (not wrapped); needs a start date."""
         if self.start is None:
-            raise PriceError("an hourly tariff needs the date on which the scenario starts")
+            raise PriceError("an hourly tariff or schedule needs the date on which the scenario starts")
         clock_s = self.start.hour * HOUR_S + self.start.minute * 60 + self.start.second
         return moment_s + self.start.weekday() * DAY_S + clock_s
 

@@ -18,6 +18,8 @@ FIGURES = {
     "cost_per_million_tokens": "the same costs over input plus output tokens, in millions",
     "revenue": "what customers are billed",
     "cost": "rent or ownership, and what the scenario adds: energy, staff, licences, ...",
+    "cost_simulated_fleet": "the same at the GPU-hours of the run, where `money.costs.schedule` states what is paid instead; "
+    "only of such runs",
     "margin": "revenue less cost",
     "gross_margin": "margin over revenue",
     "output_tokens": "tokens generated for completed and unfinished requests",
@@ -71,7 +73,7 @@ FIGURES = {
     "prefix_cache_hit_rate": "cached input tokens over input tokens",
     "utilisation": "GPU-hours in which a serving step ran, over GPU-hours paid",
     "availability": "GPU-hours not down (failed, changed, warming up), over GPU-hours paid",
-    "gpu_hours": "GPU-hours paid",
+    "gpu_hours": "GPU-hours paid (of the run's fleet, also where a schedule is paid instead)",
     "energy": "electricity at the meter: IT power of GPUs and hosts, times PUE",
     "energy_per_output_token": "that energy (of services of tokens) over output tokens",
     "carbon": "emissions of that electricity, by the intensity of the hour; only with money.costs.carbon",

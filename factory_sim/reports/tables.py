@@ -28,7 +28,7 @@ from factory_sim.reports.formatting import (
 )
 
 RUN_FIGURES = {
-    "money": ("cost_per_million_output_tokens", "cost_per_million_tokens", "cost", "revenue", "margin"),
+    "money": ("cost_per_million_output_tokens", "cost_per_million_tokens", "cost", "cost_simulated_fleet", "revenue", "margin"),
     "outputs": (
         "images", "cost_per_image", "energy_per_image", "videos", "cost_per_video", "cost_per_video_second",
         "energy_per_video",

@@ -14,7 +14,7 @@ import numpy as np
 from factory_sim.errors import RunError, closest
 from factory_sim.inputs.prices import PriceRow
 from factory_sim.inputs.profiles import groups
-from factory_sim.ledger.accounts import COST_LINES, NANO, REVENUE_LINES
+from factory_sim.ledger.accounts import COST_LINES, FLEET_BESIDE, MEMO_LINES, NANO, REVENUE_LINES
 from factory_sim.ledger.makers import made_by, maker_services, of_tokens
 from factory_sim.ledger.plan_facts import with_plan_facts
 from factory_sim.ledger.postings import Books, keep_books
@@ -196,6 +196,13 @@ def _tree(figure: str, windows: pd.DataFrame, books: Books, window: str, service
     if figure == "margin":
         sides = [_money_node(side, postings, books, windows, count) for side in ("revenue", "cost")]
         return Node("margin", sides[0].value - sides[1].value, "USD", "revenue - cost", sides)
+    if figure == "cost_simulated_fleet":
+        beside = postings[(postings.line == FLEET_BESIDE).to_numpy()]
+        parts = [
+            _money_node("cost", postings, books, windows, count),
+            _money_node("memo", beside, books, windows, count, label="fleet of the run beyond the paid schedule"),
+        ]
+        return Node(figure, sum(part.value for part in parts), "USD", "cost + what the run's fleet costs more", parts)
     if figure == "gross_margin":
         sides = [_money_node(side, postings, books, windows, count) for side in ("revenue", "cost")]
         value = 1 - sides[1].value / sides[0].value if sides[0].value else float("nan")
@@ -219,7 +226,7 @@ def _money_node(
 ) -> Node:
     """A side of the statement: lines, and below each its price rows."""
     part = postings[kinds(postings) == kind]
-    titles = COST_LINES | REVENUE_LINES
+    titles = MEMO_LINES if kind == "memo" else COST_LINES | REVENUE_LINES
     lines = []
     table = part.assign(usd=signed_nusd(part) / NANO)
     for line, of_line in table.groupby("line", observed=True, sort=True):

@@ -10,7 +10,7 @@ import pandas as pd
 
 from factory_sim.engine.journal import METRICS
 from factory_sim.histogram import quantile_rows
-from factory_sim.ledger.accounts import NANO
+from factory_sim.ledger.accounts import FLEET_BESIDE, NANO
 from factory_sim.ledger.makers import OUTPUTS, made_by, maker_services, of_tokens
 from factory_sim.ledger.sanity import SPOT
 from factory_sim.units import DAY_S, HOUR_S, KILOWATT_HOUR_J, MILLION, WEEK_S
@@ -39,6 +39,7 @@ UNITS = {
     "cost_per_million_tokens": "USD/million tokens",
     "revenue": "USD",
     "cost": "USD",
+    "cost_simulated_fleet": "USD",
     "margin": "USD",
     "gross_margin": "fraction",
     "output_tokens": "tokens",
@@ -283,6 +284,9 @@ def by_replication(windows: pd.DataFrame, latency: pd.DataFrame, money: pd.DataF
             / _positive(sums["output_tokens"] + sums["input_tokens"]),
             "revenue": money["revenue"],
             "cost": money["cost"],
+            **(
+                {"cost_simulated_fleet": money["simulated_fleet_cost"]} if "simulated_fleet_cost" in money else {}
+            ),
             "margin": money["revenue"] - money["cost"],
             "gross_margin": 1.0 - money["cost"] / _positive(money["revenue"]),
             **{name: sums[name] for name in counts},
@@ -392,7 +396,8 @@ def band(per_replication: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
 
 def money_by_window(postings: pd.DataFrame) -> pd.DataFrame:
     """Revenue and cost (USD), and emissions (t CO2e) where they are counted, of each (replication, start_s, service,
-    stage), from the postings."""
+    stage), from the postings; where a schedule is paid instead of the run's fleet, also `simulated_fleet_cost`, at the
+    GPU-hours of the run."""
     keys = ["replication", "start_s", "service", "stage"]
     debit, credit = (_account_sign(postings[side]) for side in ("debit", "credit"))
     amount = postings["amount_nusd"].to_numpy()
@@ -400,11 +405,16 @@ def money_by_window(postings: pd.DataFrame) -> pd.DataFrame:
         cost=np.where(debit == "cost", amount, 0) - np.where(credit == "cost", amount, 0),
         revenue=np.where(credit == "revenue", amount, 0) - np.where(debit == "revenue", amount, 0),
     )
+    dollars = ["revenue", "cost"]
+    beside = (postings["line"] == FLEET_BESIDE).to_numpy()
+    if beside.any():
+        money["simulated_fleet_cost"] = money["cost"] + np.where(beside, amount, 0)
+        dollars.append("simulated_fleet_cost")
     emits = (postings["line"] == "carbon").to_numpy()
     if emits.any():
         money["carbon"] = np.where(emits, postings["quantity"].to_numpy(float), 0.0)
     sums = money.groupby(keys, sort=False, observed=True)[list(money.columns[len(keys) :])].sum()
-    sums[["revenue", "cost"]] /= NANO
+    sums[dollars] /= NANO
     return sums.reset_index()
 
 

@@ -266,6 +266,24 @@ def crossvalidate(
 
 
 @app.command()
+def errors(
+    scheme: Annotated[str, typer.Option(help="What was left out: concurrency, group, model_gpu, family, gpu.")] = "model_gpu",
+    by: Annotated[
+        list[str], typer.Option("--by", help="elsewhere (what else was measured), model, gpu, engine, precision, speculation.")
+    ] = ["elsewhere"],  # noqa: B006
+    as_json: AsJson = False,
+) -> None:
+    """Split the errors of rows left out of the fit by what else was measured of the model, or by what the row is."""
+    from factory_sim.calibration.error_split import shipped_residuals, split
+
+    found = split(shipped_residuals(), scheme, tuple(by))
+    if as_json:
+        _dump(_records(found))
+    else:
+        _print(found, "Errors of left-out rows, per cent")
+
+
+@app.command()
 def selfcheck(
     write: Annotated[
         Path | None, typer.Option("--write", metavar="FILE", help="Write the table instead of comparing with it.")

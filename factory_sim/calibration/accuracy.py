@@ -13,7 +13,6 @@ Schemes of leaving out, each with the rung of trust that it measures:
 Each fold refits all effects without its rows, starting from the full fit, then plays the rows left out.
 """
 
-from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,10 +20,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from factory_sim.calibration import benchmarks, fit
-from factory_sim.calibration.error_report import errors, report
+from factory_sim.calibration.error_report import errors
 from factory_sim.errors import FactorySimError, MeasurementError
 from factory_sim.inputs import catalog, profiles
-from factory_sim.inputs.measurements import layout_of, normalise, serving
+from factory_sim.inputs.measurements import CONFIGURATION, COUNTS, SWITCHES, layout_of, normalise, serving
 from factory_sim.model import serving as systems
 from factory_sim.model import trust
 
@@ -45,6 +44,16 @@ PREDICTION_COLUMNS = (
 )  # fmt: skip
 
 
+MOST_PLAYED = 20_000
+"""Configurations of one file that are played: a quarter of an hour, about."""
+_CONFIGURED = (
+    *CONFIGURATION, *COUNTS, *SWITCHES, "spec_decoding", "origin", "measured_on", "backend_version", "isl", "osl",
+    "concurrency", "isl_longest", "osl_longest", "low_fraction", "problem",
+)  # fmt: skip
+"""Columns of a row that a prediction depends on."""
+_NOTHING = (float("nan"),) * 6 + ("", "")
+
+
 def predict_rows(table: "pd.DataFrame", folder: Path | None = None) -> "pd.DataFrame":
     """Predict each row of a table with the columns of serving.csv by playing its benchmark; nothing is fitted.
 
@@ -55,20 +64,33 @@ def predict_rows(table: "pd.DataFrame", folder: Path | None = None) -> "pd.DataF
     return predict_normalised(normalise(table), folder)
 
 
-def predict_normalised(rows: "pd.DataFrame", folder: Path | None = None) -> "pd.DataFrame":
-    """The same for rows in the form of `measurements.serving()`."""
+def predict_normalised(
+    rows: "pd.DataFrame", folder: Path | None = None, known: dict[tuple, tuple] | None = None
+) -> "pd.DataFrame":
+    """The same for rows in the form of `measurements.serving()`.
+
+    A configuration that is met again is not played again; `known` keeps predictions from call to call. Once MOST_PLAYED
+    configurations are known, others get a reason instead of a prediction.
+    """
     import pandas as pd
 
-    out = [_predict(row, folder) for row in rows.itertuples()]
+    known, out = {} if known is None else known, []
+    for row in rows.itertuples():
+        key = tuple(None if value != value else value for value in (getattr(row, name) for name in _CONFIGURED))
+        if key not in known:
+            if len(known) >= MOST_PLAYED:
+                out.append((*_NOTHING, f"not played: the file has more than {MOST_PLAYED:,} different configurations"))
+                continue
+            known[key] = _predict(row, folder)
+        out.append(known[key])
     found = pd.DataFrame(out, columns=list(PREDICTION_COLUMNS[1:]))
     found.insert(0, "measurement_id", rows.measurement_id.to_numpy())
     return found
 
 
 def _predict(row, folder: Path | None) -> tuple:
-    nothing = (np.nan,) * 6 + ("", "")
     if row.problem:
-        return (*nothing, row.problem)
+        return (*_NOTHING, row.problem)
     try:
         model, gpu = catalog.model(row.model).name, catalog.gpu_name(row.gpu)
         engine = profiles.engine(row.backend).name
@@ -89,7 +111,7 @@ def _predict(row, folder: Path | None) -> tuple:
             system, row.isl_longest, row.osl_longest, row.low_fraction, int(row.concurrency), layout.instances
         )
     except FactorySimError as error:
-        return (*nothing, str(error))
+        return (*_NOTHING, str(error))
     ttft, tpot = benchmarks.reported(played, benchmarks.DEFAULT)
     note = "speculation unknown: predicted without" if row.spec_decoding == "unknown" else ""
     return (
@@ -97,26 +119,6 @@ def _predict(row, folder: Path | None) -> tuple:
         1e3 * tpot, *(1e3 * tpot * f for f in system.tpot_band),
         system.trust, system.profile, note,
     )  # fmt: skip
-
-
-def validate(
-    table: "pd.DataFrame", folder: Path | None = None, unusable: Collection[int] = ()
-) -> "tuple[pd.DataFrame, dict]":
-    """Return (predictions, report) of a table of measured runs: errors in per cent, overall and by region.
-
-    Rows at the positions `unusable` are predicted if they can be, and judge nothing.
-    """
-    rows = normalise(table)
-    found = predict_rows(table, folder)
-    labels = {name: rows[name].to_numpy() for name in ("mode", "model", "gpu")} | {
-        "engine": rows.backend.to_numpy(),
-        "precision": rows.precision.to_numpy(),
-        "trust": found.trust.to_numpy(),
-    }
-    judge = ~np.isin(np.arange(len(rows)), list(unusable))
-    actual = {name: np.where(judge, 1e3 * rows[f"{name}_s"].to_numpy(), np.nan) for name in ("ttft", "tpot")}
-    columns = {name: (f"predicted_{name}_ms", f"{name}_low_ms", f"{name}_high_ms") for name in actual}
-    return found, report(found, actual, columns, labels)
 
 
 def folds(rows: "pd.DataFrame", scheme: str) -> np.ndarray:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from factory_sim.calibration import accuracy, benchmarks, fit, generation_tables, measurement_files, profile_files
+from factory_sim.calibration import benchmarks, fit, generation_tables, measurement_files, profile_files
 from factory_sim.errors import MeasurementError, ProfileError, closest
 from factory_sim.inputs import catalog, profiles
 from factory_sim.inputs.anchors import MODELS, anchors
-from factory_sim.inputs.measurements import REQUIRED, serving
+from factory_sim.inputs.measurements import serving
 from factory_sim.inputs.parallelism import parse_parallelism
 from factory_sim.model import trust
 from factory_sim.model.anchors import slowness
@@ -245,7 +245,7 @@ def fit_profiles(
         raise MeasurementError(f"{out}: exists; give another folder, or --force to overwrite it")
     rows, told = (None if only else serving()), []
     if measurements is not None:
-        own, complaints = measurement_files.checked(measurement_files.read_csv(measurements), str(measurements))
+        own, complaints = measurement_files.usable_rows(measurements)
         told.append(f"{measurements}: {len(own)} rows taken")
         told += [f"{measurements}: left out: {text}" for text in complaints]
         rows = own if rows is None else pd.concat([rows, own], ignore_index=True)
@@ -363,58 +363,3 @@ def import_profile(
         )
     lines.append(f"written to {out}; a stage uses it with `system: {{..., profiles: {out}}}`")
     return {"lines": lines, "profiles": names, "folder": str(out)}
-
-
-ENERGY_MARKS = ("energy_per_output_token_j", "max_num_seqs", "avg_batch_size")
-ONLINE_MARKS = ("request_rate_per_s", "ttft_mean_ms", "e2e_mean_ms", "workload")
-
-
-def kind_of(columns, where: str) -> str:
-    """Tell serving, energy or online tables apart by their columns; MeasurementError if none fits."""
-    held = set(columns)
-    if set(REQUIRED[:6]) <= held or {"ttft_ms", "tpot_ms"} <= held:
-        return "serving"
-    if sum(mark in held for mark in ENERGY_MARKS) >= 2:
-        return "energy"
-    if sum(mark in held for mark in ONLINE_MARKS) >= 2:
-        return "online"
-    missing = [name for name in REQUIRED if name not in held]
-    raise MeasurementError(
-        f"{where}: columns missing: {', '.join(missing)}; neither a serving, an energy nor an online table is recognised"
-    )
-
-
-def validate_file(path: Path, kind: str = "", folder: Path | None = None) -> "tuple[pd.DataFrame, dict, list[str]]":
-    """Return (predictions, report, notes for the user) of a file of measurements."""
-    read = measurement_files.read_csv(path)
-    kind = kind or kind_of(read.columns, str(path))
-    if kind in measurement_files.MEASURED:
-        from factory_sim.calibration.energy_steps import validate_energy
-        from factory_sim.calibration.online import validate_online
-
-        values, complaints = measurement_files.judged_values(read, kind, str(path))
-        found, report = validate_energy(values) if kind == "energy" else validate_online(values)
-        return found, report, [f"{path}: {text}" for text in complaints]
-    if kind != "serving":
-        raise MeasurementError(f"kind '{kind}' is not known{closest(kind, ('serving', 'energy', 'online'))}")
-    _, reasons = measurement_files.judged(read, str(path))
-    found, report = accuracy.validate(read, folder, unusable=reasons)
-    fitted = set(serving().measurement_id) & set(found.measurement_id) - {""}
-    notes = [f"{path}: row {index + 2}: {text}" for index, text in reasons.items()]
-    if fitted:
-        notes.append(
-            f"{len(fitted)} of these rows are in the packaged table that the profiles were fitted on; "
-            "`profiles crossvalidate` has errors of rows left out"
-        )
-    return found, report, notes
-
-
-def error_frame(report: dict) -> "pd.DataFrame":
-    """The report of a validation as a flat table."""
-    import pandas as pd
-
-    rows = [{"by": "all", "value": "", "metric": metric} | found for metric, found in report["errors"].items()]
-    for name, values in report["by"].items():
-        for value, metrics in values.items():
-            rows += [{"by": name, "value": value, "metric": metric} | found for metric, found in metrics.items()]
-    return pd.DataFrame(rows)

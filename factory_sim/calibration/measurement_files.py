@@ -1,7 +1,10 @@
-"""Users' files of measured runs: read in any usual encoding, checked row by row, bad rows named."""
+"""Users' files of measured runs, checked row by row: bad rows are named, good ones kept, whatever the size of the file."""
 
-import csv
-import io
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -9,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from factory_sim.calibration.measurement_reader import REMEMBERED_ROWS, Block, Places, blocks
 from factory_sim.errors import FactorySimError, MeasurementError
 from factory_sim.inputs import catalog
-from factory_sim.inputs.logs.files import open_bytes
 from factory_sim.inputs.measurements import REQUIRED, layout_of, normalise
 from factory_sim.model import serving, step_time
 
@@ -19,7 +22,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOST_ROWS = 50_000
-"""Files with more rows are refused: a table of benchmark runs has thousands, and each is played."""
+"""Different rows of one energy or online table that are judged, at most."""
+MOST_FITTED = 5_000
+"""Rows of one file that are taken into a fit, at most: twice the packaged table, whose fit takes minutes."""
+MOST_TOLD = 200
+"""Complaints that are told row by row; of the rest only how many of each kind there are."""
 LONGEST_TPOT_S = 5.0
 SHORTEST_TPOT_S = 5e-5
 SHORTEST_TTFT_IN_TPOT = 0.2
@@ -28,105 +35,112 @@ MOST_TOKENS_PER_STEP = 8.0
 """Tokens that a speculating sequence can gain in a step, for the roofline check."""
 ROOFLINE_SHARE = 0.5
 """A time below this share of its floor at the data sheet's peak is impossible: rounding, FP8 attention and the like."""
-BROKEN = "broken"
-"""Key of `DataFrame.attrs`: position of a row -> what is wrong with its line."""
 
 
-def read_csv(path: Path) -> "pd.DataFrame":
-    """Return a CSV (or Parquet) as a table; compressed or not, of any usual encoding, with `,`, `;` or tab.
+class Complaints:
+    """What is wrong with the rows of a file: the first ones row by row, the rest counted by kind."""
 
-    Lines with other cells than the header and a line in which the file ends are named in `attrs["broken"]`, which
-    `judged` heeds. Raises MeasurementError for a missing, empty, binary or too long file, and for JSON.
+    def __init__(self) -> None:
+        self._first: list[tuple[int, str]] = []
+        self._rest: Counter[str] = Counter()
+
+    def add(self, told: Iterable[tuple[int, str]]) -> None:
+        """Add complaints as (number of the row, text)."""
+        for number, text in sorted(told):
+            if len(self._first) < MOST_TOLD:
+                self._first.append((number, text))
+            else:
+                self._rest[re.sub(r"'[^']*'|-?\d[\d.,e+]*", "...", text)] += 1
+
+    def lines(self) -> list[str]:
+        """One line a complaint, "row N: what", and one for each kind of those that are only counted."""
+        told = [f"row {number}: {text}" for number, text in sorted(self._first)]
+        return told + [f"and {count:,} more rows: {kind}" for kind, count in self._rest.most_common()]
+
+    def __bool__(self) -> bool:
+        return bool(self._first)
+
+
+class Runs:
+    """The runs met so far, to know one that is listed again under another name."""
+
+    def __init__(self) -> None:
+        self._row: dict[bytes, int] = {}
+
+    def first(self, row, number: int) -> int:
+        """Number of the row in which this run first stood: `number` itself for a new one."""
+        told = (row.model, row.gpu, row.backend, row.precision, row.mode, row.parallelism, row.spec_decoding, row.isl,
+                row.osl, row.concurrency, row.ttft_s, row.tpot_s, row.measured_on)  # fmt: skip
+        key = hashlib.blake2b(repr(told).encode(), digest_size=12).digest()
+        if len(self._row) >= REMEMBERED_ROWS:
+            return self._row.get(key, number)
+        return self._row.setdefault(key, number)
+
+
+def judged_blocks(path: Path, complaints: Complaints) -> "Iterator[tuple[Block, pd.DataFrame, dict[int, str]]]":
+    """Yield (block, its rows in the form of `measurements.serving()`, position -> what is wrong with it) of a file.
+
+    What is wrong is added to `complaints`. Raises MeasurementError for missing columns, for times in seconds under a
+    name in milliseconds, and at the end when no row was usable.
+    """
+    runs, usable, where = Runs(), 0, str(path)
+    for block in blocks(path):
+        rows, reasons = _judge(block.table, where, block.numbers, runs)
+        usable += len(rows) - len(reasons)
+        wrong = ((int(block.numbers[at]), text) for at, text in reasons.items())
+        complaints.add([*block.broken.items(), *_repeats(block), *wrong])
+        yield block, rows, reasons
+    if not usable:
+        _nothing_left(where, complaints)
+
+
+def usable_rows(path: Path) -> "tuple[pd.DataFrame, list[str]]":
+    """Return (rows of a file that can be fitted, what is wrong with the others and what else was done, line by line).
+
+    Of more than MOST_FITTED rows every second, fourth, ... is taken, so that all of the file has its share.
     """
     import pandas as pd
 
-    path = Path(path)
-    if path.is_dir():
-        raise MeasurementError(f"{path}: is a folder; a CSV of measured runs is needed (a folder of benchmark results "
-                               "goes to `profiles import`)")  # fmt: skip
-    if not path.exists():
-        raise MeasurementError(f"{path}: does not exist{_nearest(path)}")
-    with open_bytes(path, MeasurementError) as source:
-        if source.parquet:
-            try:
-                return pd.read_parquet(path)
-            except (OSError, ValueError) as error:
-                raise MeasurementError(f"{path}: is not a readable Parquet file ({error})") from None
-        data = source.data
-        if bytes(data[:64]).lstrip()[:1] in (b"{", b"["):
-            raise MeasurementError(f"{path}: is JSON; a CSV of measured runs is needed (benchmark results go to "
-                                   "`profiles import`)")  # fmt: skip
-        lines = _newlines(data)
-        if lines > MOST_ROWS + 1:
-            raise MeasurementError(f"{path}: about {lines:,} lines are no table of benchmark runs (at most {MOST_ROWS:,})")
-        text = bytes(data).decode("utf-8", errors="replace")
-    first = text.lstrip("\r\n").split("\n", 1)[0]
-    separator = max(",;\t", key=first.count)
-    try:
-        table = pd.read_csv(io.StringIO(text), sep=separator, low_memory=False)
-    except pd.errors.EmptyDataError as error:
-        raise MeasurementError(f"{path}: is not a CSV ({error})") from None
-    except pd.errors.ParserError:
-        return _uneven(text, separator, path)
-    last = text.rsplit("\n", 1)[-1]
-    if last.strip() and len(next(csv.reader([last], delimiter=separator))) < len(table.columns):
-        table.attrs[BROKEN] = {len(table) - 1: "the file ends inside this row"}
-    return table
-
-
-def _newlines(data) -> int:
-    """Lines of a text, counted block by block; stops soon after `MOST_ROWS`."""
-    found = 0
-    for at in range(0, len(data), 1 << 20):
-        found += data[at : at + (1 << 20)].count(b"\n")
-        if found > 2 * MOST_ROWS and at:
-            return int(found * len(data) / (at + (1 << 20)))
-    return found
-
-
-def _uneven(text: str, separator: str, path: Path) -> "pd.DataFrame":
-    """A CSV in which rows are longer than the header or a quote is never closed; `attrs["broken"]` says which."""
-    import pandas as pd
-
-    csv.field_size_limit(1 << 24)
-    try:
-        header, *lines = filter(None, csv.reader(io.StringIO(text, newline=""), delimiter=separator))
-    except (csv.Error, ValueError) as error:
-        raise MeasurementError(f"{path}: is not a CSV ({error})") from None
-    broken = {at: f"{len(line)} columns, {len(header)} are in the header" for at, line in enumerate(lines)
-              if len(line) != len(header)}  # fmt: skip
-    out = io.StringIO(newline="")
-    csv.writer(out).writerows([header, *([""] * len(header) if at in broken else line for at, line in enumerate(lines))])
-    table = pd.read_csv(io.StringIO(out.getvalue()), low_memory=False, skip_blank_lines=False)
-    table.attrs[BROKEN] = broken
-    return table
-
-
-def _nearest(path: Path) -> str:
-    try:
-        names = [one.name for one in path.parent.iterdir()]
-    except OSError:
-        return ""
-    match = get_close_matches(path.name, names, n=1, cutoff=0.6)
-    return f"; did you mean '{match[0]}'?" if match else ""
+    complaints, parts, stride, found = Complaints(), [], 1, 0
+    for _, rows, reasons in judged_blocks(path, complaints):
+        kept = rows[~np.isin(np.arange(len(rows)), list(reasons))]
+        place = found + np.arange(len(kept))
+        found += len(kept)
+        parts.append(kept[place % stride == 0].assign(place=place[place % stride == 0]))
+        while sum(map(len, parts)) > MOST_FITTED:
+            stride *= 2
+            parts = [part[part.place % stride == 0] for part in parts]
+    taken = pd.concat(parts, ignore_index=True).drop(columns="place")
+    told = complaints.lines()
+    if stride > 1:
+        told.append(f"{found - len(taken):,} of {found:,} good rows: one in {stride} is taken, {MOST_FITTED:,} at most")
+    return taken, told
 
 
 def checked(table: "pd.DataFrame", where: str) -> "tuple[pd.DataFrame, list[str]]":
-    """Return (rows that can be fitted or judged, complaints about the others, "row N: column: what").
+    """Return (rows of a table that can be fitted or judged, complaints about the others, "row N: column: what").
 
-    Rows are numbered as in the file: the header is row 1. Raises MeasurementError for missing columns, for times in
+    Rows are numbered as in a file: the header is row 1. Raises MeasurementError for missing columns, for times in
     seconds under a name in milliseconds, and when no row is left.
     """
-    rows, reasons = judged(table, where)
+    rows, reasons = _judge(table, where, np.arange(2, len(table) + 2), Runs())
+    complaints = Complaints()
+    complaints.add((index + 2, text) for index, text in reasons.items())
+    if len(reasons) == len(rows):
+        _nothing_left(where, complaints)
     kept = [index for index in range(len(rows)) if index not in reasons]
-    return rows.iloc[kept].reset_index(drop=True), [f"row {index + 2}: {text}" for index, text in reasons.items()]
+    return rows.iloc[kept].reset_index(drop=True), complaints.lines()
 
 
-def judged(table: "pd.DataFrame", where: str) -> "tuple[pd.DataFrame, dict[int, str]]":
-    """Return (all rows in the form of `measurements.serving()`, position -> what is wrong with the unusable ones).
+def _nothing_left(where: str, complaints: Complaints) -> None:
+    """Raise MeasurementError for a file without a usable row."""
+    if not complaints:
+        raise MeasurementError(f"{where}: has a header and no rows")
+    raise MeasurementError(f"{where}: no usable row is left; {'; '.join(complaints.lines()[:5])}")
 
-    Raises as `checked`.
-    """
+
+def _judge(table: "pd.DataFrame", where: str, numbers, runs: Runs) -> "tuple[pd.DataFrame, dict[int, str]]":
+    """Return (rows in the form of `measurements.serving()`, position -> what is wrong); `numbers` name the rows."""
     missing = [name for name in REQUIRED if name not in table]
     if missing:
         raise MeasurementError(
@@ -135,25 +149,17 @@ def judged(table: "pd.DataFrame", where: str) -> "tuple[pd.DataFrame, dict[int, 
     twice = [name for name in REQUIRED if f"{name}.1" in table or list(table).count(name) > 1]
     if twice:
         raise MeasurementError(f"{where}: columns twice in the header: {', '.join(twice)}")
-    if not len(table):
-        raise MeasurementError(f"{where}: has a header and no rows")
     rows = normalise(table)
     _unit_of_times(rows, where)
-    reasons, seen = {}, {}
-    broken = table.attrs.get(BROKEN, {})
+    wrong, reasons = _not_numbers(table), {}
     for index, row in enumerate(rows.itertuples()):
-        identity = (row.model, row.gpu, row.backend, row.precision, row.mode, row.parallelism, row.spec_decoding,
-                    row.isl, row.osl, row.concurrency, row.ttft_s, row.tpot_s, row.measured_on)  # fmt: skip
-        reason = broken.get(index) or _not_a_number(table, index) or row.problem or _complaint(row)
-        if not reason and identity in seen:
-            reason = f"measurement_id: the same run as row {seen[identity] + 2}"
+        reason = wrong.get(index) or row.problem or _complaint(row)
+        if not reason:
+            number = int(numbers[index])
+            first = runs.first(row, number)
+            reason = f"measurement_id: the same run as row {first}" if first != number else ""
         if reason:
             reasons[index] = reason
-        else:
-            seen[identity] = index
-    if len(reasons) == len(rows):
-        told = "; ".join(f"row {index + 2}: {text}" for index, text in list(reasons.items())[:5])
-        raise MeasurementError(f"{where}: no usable row is left; {told}")
     return rows, reasons
 
 
@@ -164,33 +170,56 @@ MEASURED = {
 """Kind of table -> its measured columns."""
 
 
-def judged_values(table: "pd.DataFrame", kind: str, where: str) -> "tuple[pd.DataFrame, list[str]]":
-    """Return (an energy or online table whose unusable measured values are empty, what was wrong: "row N: column: ...").
+@dataclass(frozen=True)
+class ValueTable:
+    """An energy or online table of which the unusable measured values are empty, row by row as the file."""
+
+    table: "pd.DataFrame"
+    """Different rows."""
+    source: np.ndarray
+    """For each row of the file the position of its row in `table`; -1 where it was not taken."""
+    reasons: dict[int, str]
+    """Number of a row that was not taken -> why."""
+    told: list[str]
+    """What was wrong: "row N: column: ..."."""
+
+
+def judged_values(path: Path, kind: str) -> ValueTable:
+    """Read and judge an energy or online table cell by cell; of more than MOST_ROWS different rows the first are taken.
 
     Raises MeasurementError when no measured value is left.
     """
     import pandas as pd
 
-    out, told = table.copy(), [(at, text) for at, text in table.attrs.get(BROKEN, {}).items()]
-    spoilt = {at for at, _ in told}
-    for at in np.flatnonzero(table.duplicated().to_numpy()):
-        spoilt.add(int(at))
-        told.append((int(at), "the same as an earlier row"))
+    parts, told, places, numbers, reasons = [], Complaints(), Places(), [], {}
+    for block in blocks(path):
+        room = max(MOST_ROWS - len(numbers), 0)
+        beyond = {int(at): f"beyond the first {MOST_ROWS:,} different rows" for at in block.numbers[room:]}
+        places.add(block, min(room, len(block.numbers)))
+        reasons |= block.broken | beyond
+        told.add([*(block.broken | beyond).items(), *_repeats(block)])
+        numbers += [int(number) for number in block.numbers[:room]]
+        parts.append(block.table[:room])
+    table = pd.concat(parts, ignore_index=True)
     left = 0
     for name in (name for name in MEASURED[kind] if name in table):
         values = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=float, copy=True)
-        for at in np.flatnonzero(~(np.isfinite(values) & (values > 0))):
-            if int(at) not in spoilt:
-                cell = table[name].iloc[at]
-                what = "is empty" if cell != cell or cell is None else f"{str(cell)[:40]!r} is not a number above zero"
-                told.append((int(at), f"{name}: {what}"))
-        values[[at for at in range(len(values)) if at in spoilt or not values[at] > 0 or np.isinf(values[at])]] = np.nan
-        out[name] = values
-        left += int(np.isfinite(values).sum())
-    notes = [f"row {at + 2}: {text}" for at, text in sorted(told)]
+        bad = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
+        told.add((numbers[at], f"{name}: {_no_value(table[name].iloc[at])}") for at in bad)
+        values[bad] = np.nan
+        table[name] = values
+        left += len(values) - len(bad)
     if any(name in table for name in MEASURED[kind]) and not left:
-        raise MeasurementError(f"{where}: no measured value is left; {'; '.join(notes[:5]) or 'it has no rows'}")
-    return out, notes
+        raise MeasurementError(f"{path}: no measured value is left; {'; '.join(told.lines()[:5]) or 'it has no rows'}")
+    return ValueTable(table, places.all(), reasons, told.lines())
+
+
+def _repeats(block: Block) -> list[tuple[int, str]]:
+    return [(number, f"the same as row {first}") for number, first in block.same.items()]
+
+
+def _no_value(cell) -> str:
+    return "is empty" if cell is None or cell != cell else f"{str(cell)[:40]!r} is not a number above zero"
 
 
 def _unit_of_times(rows: "pd.DataFrame", where: str) -> None:
@@ -211,16 +240,16 @@ def _other_names(missing: list[str], table: "pd.DataFrame") -> str:
     return f" ({', '.join(told)}; rename it if it means the same, in the same unit)" if told else ""
 
 
-def _not_a_number(table: "pd.DataFrame", index: int) -> str:
-    """Name a cell of a needed number that holds other text; decimal commas and units are not guessed."""
+def _not_numbers(table: "pd.DataFrame") -> dict[int, str]:
+    """Position -> the cell of a needed number that holds other text; decimal commas and units are not guessed."""
+    found: dict[int, str] = {}
     for name in ("isl", "osl", "concurrency", "ttft_ms", "tpot_ms"):
-        cell = table[name].iloc[index]
-        if isinstance(cell, str):
+        for index, cell in enumerate(table[name]) if table[name].dtype.kind not in "fiu" else ():
             try:
-                float(cell)
+                isinstance(cell, str) and float(cell)
             except ValueError:
-                return f"{name}: {cell.strip()[:40]!r} is not a number"
-    return ""
+                found.setdefault(index, f"{name}: {cell.strip()[:40]!r} is not a number")
+    return found
 
 
 def _complaint(row) -> str:

@@ -211,7 +211,7 @@ def validate(
     folder: Folder = None,
 ) -> None:
     """Predict each row of a file without fitting on it, and report the errors."""
-    from factory_sim.calibration.catalogue import error_frame, validate_file
+    from factory_sim.calibration.validation import error_frame, validate_file
 
     found, report, notes = validate_file(measurements, kind, folder)
     for note in notes:

@@ -3,7 +3,9 @@
 import pandas as pd
 import pytest
 
-from factory_sim.calibration.measurement_files import checked, judged_values, read_csv
+from factory_sim.calibration import measurement_files, measurement_reader
+from factory_sim.calibration.measurement_files import judged_values, usable_rows
+from factory_sim.calibration.validation import validate_file
 from factory_sim.errors import MeasurementError
 
 HEADER = "model,gpu,backend,precision,mode,parallelism,spec_decoding,isl,osl,n_gpus,ttft_ms,tpot_ms,concurrency"
@@ -21,7 +23,7 @@ def read(tmp_path):
     def through(text, encoding="utf-8"):
         path = tmp_path / "rows.csv"
         path.write_bytes(text.encode(encoding))
-        return checked(read_csv(path), "rows.csv")
+        return usable_rows(path)
 
     return through
 
@@ -36,7 +38,8 @@ def read(tmp_path):
         ({"tpot": 15000, "ttft": 300000}, "row 3: tpot_ms: 15000 ms a token"),
         ({"ttft": 0.3}, "row 3: ttft_ms: 0.3 ms is shorter than a step"),
         ({"load": -1}, "row 3: concurrency"),
-        ({"load": 4}, "row 3: measurement_id: the same run as row 2"),
+        ({"load": 4}, "row 3: the same as row 2"),
+        ({"load": "4.0"}, "row 3: measurement_id: the same run as row 2"),
     ],
 )
 def test_bad_row_is_named_and_the_good_ones_stay(read, change, complaint):
@@ -50,7 +53,7 @@ def test_long_rows_and_a_quote_that_is_never_closed(read):
     kept, complaints = read("\n".join([HEADER, *rows({}, {}), "a,b" + ",c" * 20, *rows({"load": 9}), '"abc,1']) + "\n")
     assert list(kept.concurrency) == [4, 5, 9]
     assert complaints[0] == "row 4: 22 columns, 13 are in the header"
-    assert complaints[1] == "row 6: 1 columns, 13 are in the header"
+    assert complaints[1] == "row 6: a quote in this row is never closed"
 
 
 def test_row_in_which_the_file_ends_is_not_taken(read):
@@ -70,20 +73,24 @@ def test_when_nothing_is_left_the_first_rows_are_told(read):
         read("\n".join([HEADER, *rows({"tpot": 0}, {"tpot": 0})]))
 
 
-def test_measured_values_of_other_tables_are_judged_cell_by_cell():
+def test_measured_values_of_other_tables_are_judged_cell_by_cell(tmp_path):
     table = pd.DataFrame({"model": list("abcdef"), "energy_per_output_token_j": [0.2, 0, "abc", None, -1, 0.3]})
     table = pd.concat([table, table.tail(1)], ignore_index=True)
-    values, complaints = judged_values(table, "energy", "file.csv")
-    assert list(values.energy_per_output_token_j.dropna()) == [0.2, 0.3]
-    assert complaints == [
+    path = tmp_path / "file.csv"
+    table.to_csv(path, index=False)
+    values = judged_values(path, "energy")
+    assert list(values.table.energy_per_output_token_j.dropna()) == [0.2, 0.3]
+    assert list(values.source) == [0, 1, 2, 3, 4, 5, 5]
+    assert values.told == [
         "row 3: energy_per_output_token_j: '0' is not a number above zero",
         "row 4: energy_per_output_token_j: 'abc' is not a number above zero",
         "row 5: energy_per_output_token_j: is empty",
         "row 6: energy_per_output_token_j: '-1' is not a number above zero",
-        "row 8: the same as an earlier row",
+        "row 8: the same as row 7",
     ]
+    table.iloc[1:5].to_csv(path, index=False)
     with pytest.raises(MeasurementError, match="no measured value is left; row 2: energy_per_output_token_j"):
-        judged_values(table.iloc[1:5].reset_index(drop=True), "energy", "file.csv")
+        judged_values(path, "energy")
 
 
 def test_chart_of_a_profile_has_units_on_its_axes():
@@ -95,3 +102,59 @@ def test_chart_of_a_profile_has_units_on_its_axes():
     told = [label.get_text() for label in figure.axes[0].get_xticklabels() if label.get_text()]
     assert told
     assert all(text.endswith("s") for text in told)
+
+
+def test_a_utf_16_file_cut_in_its_last_row_keeps_the_whole_ones(tmp_path):
+    data = "\n".join([HEADER, *rows({}, {}, {})]).encode("utf-16")
+    for cut in (1, 2, 3, 41):
+        path = tmp_path / f"cut{cut}.csv"
+        path.write_bytes(data[:-cut])
+        kept, complaints = usable_rows(path)
+        assert len(kept) == 2
+        said = "concurrency: not a positive number" if cut == 2 else "the file ends inside this row"
+        assert complaints == [f"row 4: {said}"]
+
+
+def test_lines_that_repeat_are_taken_once_and_memory_does_not_grow_with_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(measurement_reader, "NOTED_ROWS", 10)
+    path, lines = tmp_path / "rows.csv", rows({}, {}, {"tpot": 0})
+    path.write_text("\n".join([HEADER, *(lines * 20), *rows({"load": 99})]) + "\n", encoding="utf-8")
+    kept, complaints = usable_rows(path)
+    assert list(kept.concurrency) == [4, 5, 99]
+    assert complaints[:2] == ["row 4: tpot_ms: 0 is not above zero", "row 5: the same as row 2"]
+    assert len(complaints) == 1 + 57
+    assert max(len(block.same) for block in measurement_reader.blocks(path)) == 10
+    found, report, notes = validate_file(path)
+    assert len(found) == report["rows"] == 61
+    assert report["errors"]["tpot"]["n"] == 3
+    assert found.predicted_tpot_ms[0] == found.predicted_tpot_ms[57]
+    assert len(notes) == len(complaints)
+
+
+def test_a_file_with_more_different_runs_than_a_fit_can_play_is_thinned_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(measurement_files, "MOST_FITTED", 10)
+    monkeypatch.setattr(measurement_files, "MOST_TOLD", 3)
+    path = tmp_path / "rows.csv"
+    bad = rows(*({"load": 400 + at, "tpot": 0} for at in range(5)))
+    path.write_text("\n".join([HEADER, *bad, *rows(*({"load": at} for at in range(1, 26)))]), encoding="utf-8")
+    kept, complaints = usable_rows(path)
+    assert list(kept.concurrency) == [1, 5, 9, 13, 17, 21, 25]
+    assert complaints[3] == "and 2 more rows: tpot_ms: ... is not above zero"
+    assert complaints[4] == "18 of 25 good rows: one in 4 is taken, 10 at most"
+
+
+def test_an_open_quote_costs_its_own_row_and_no_other(read):
+    lines = rows(*({"load": at} for at in range(1, 200)))
+    lines[3] = '"' + lines[3]
+    kept, complaints = read("\n".join([HEADER, *lines]) + "\n")
+    assert len(kept) == 198
+    assert complaints == ["row 5: a quote in this row is never closed"]
+
+
+def test_a_row_that_is_none_has_an_empty_prediction_with_its_reason(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("\n".join([HEADER, *rows({}), "a,b", *rows({"load": 9})]) + "\n", encoding="utf-8")
+    found, report, _ = validate_file(path)
+    assert list(found.reason) == ["", "2 columns, 13 are in the header", ""]
+    assert found.predicted_ttft_ms.notna().tolist() == [True, False, True]
+    assert (report["rows"], report["predicted"]) == (3, 2)

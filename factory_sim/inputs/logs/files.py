@@ -191,7 +191,11 @@ def _utf8(handle, source: Source, error: type[FactorySimError]):
             source.notes.append(f"{source.path.name}: is not UTF-8 (byte {bad_at}); read as Windows-1252 (Latin-1)")
     elif encoding != "utf-8-sig":
         source.notes.append(f"{source.path.name}: is {encoding.upper()}; re-encoded to UTF-8 while reading")
-    return _reencode(handle, encoding)
+    text, cut = _reencode(handle, encoding)
+    if cut and not source.cut:
+        source.cut = True
+        source.notes.append(f"{source.path.name}: ends in the middle of a character")
+    return text
 
 
 def _marked_encoding(head: bytes) -> str | None:
@@ -241,6 +245,7 @@ def _ends_in_a_character(handle, bad_at: int) -> bool:
 
 
 def _reencode(handle, encoding: str):
+    """(A file of UTF-8 bytes, whether the last character was cut off.)"""
     decoder = codecs.getincrementaldecoder(encoding)(errors="replace")
     out = tempfile.TemporaryFile()  # noqa: SIM115 closed by open_bytes
     handle.seek(0)
@@ -249,4 +254,4 @@ def _reencode(handle, encoding: str):
     tail = decoder.decode(b"", final=True)
     out.write(tail.replace("\N{REPLACEMENT CHARACTER}", "").encode())
     out.seek(0)
-    return out
+    return out, bool(tail)

@@ -5,7 +5,8 @@ when the last one has left.
 """
 
 import math
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import fields, replace
 
 import numpy as np
 
@@ -21,13 +22,17 @@ from factory_sim.inputs.scenario import Scenario
 from factory_sim.model.serving import decode_steps
 from factory_sim.model.workload import arrival_times, request_arrays
 from factory_sim.streams import stream
-from factory_sim.units import MINUTE_S
+from factory_sim.units import DAY_S, MINUTE_S
 
 WHOLE = (
     "requests_arrived", "requests_completed", "requests_refused", "requests_lost", "requests_within_slo",
     "input_tokens", "cached_input_tokens", "output_tokens",
 )  # fmt: skip
 """Columns that are whole numbers where nothing is thinned; facts hold them as rates, which round."""
+
+
+OFFERED = 1_000_000
+"""Most requests that are given to a pool at once."""
 
 
 def is_finite(scenario: Scenario) -> bool:
@@ -79,21 +84,26 @@ def _replay_service(scenario: Scenario, service: ResolvedService, journal: Journ
         pool_options=options,
     )
     journal.note(0.0, "stage_begins", pool.name, "initial", f"{stage.stage.gpus} GPUs from the start")
-    pool.offer(requests)
-    _play_out(scenario, service, stage, pool, len(requests))
+    _play_out(scenario, service, stage, pool, requests)
     journal.audits.append(pool.audit())
 
 
 def _play_out(
-    scenario: Scenario, service: ResolvedService, stage: ResolvedStage, pool: StagePool, requests: int
+    scenario: Scenario, service: ResolvedService, stage: ResolvedStage, pool: StagePool, offered: Requests
 ) -> None:
     """Play until the pool is empty, one control interval after another, and write a row for each."""
     journal, interval_s = pool.journal, scenario.simulation.interval_minutes * MINUTE_S
+    requests, parts = len(offered), _parts(offered)
+    part = next(parts)
+    del offered
     before, start_s, over = pool.pool.totals(), 0.0, False
     tested = stage.capacity_per_s(service.service, journal.replication) if stage.curve else math.nan
     capacity_per_s = tested * stage.instances
     while not over:
         end_s = start_s + interval_s
+        while part is not None and part.arrival_s[0] <= end_s:
+            pool.offer(part)
+            part = next(parts, None)
         pool.pool.advance(end_s)
         after, done = pool.pool.totals(), pool.collect()
         over = after["arrived"] == requests and after["in_system"] == 0
@@ -122,6 +132,33 @@ def _play_out(
         journal.weights.append((start_s, service.name, stage.stage.name, facts.window, instance_s))
         before, start_s = after, end_s
     pool.clock_s = start_s
+
+
+def _parts(requests: Requests) -> Iterator[Requests]:
+    """The requests in parts of at most `OFFERED`, so that the pool holds few of those to come; whole where requests
+    follow each other."""
+    if requests.after is not None or len(requests) <= OFFERED:
+        yield requests
+        return
+    columns = {f.name: getattr(requests, f.name) for f in fields(requests) if getattr(requests, f.name) is not None}
+    ids, starts = columns.pop("block_ids", None), columns.pop("block_starts", None)
+    for at in range(0, len(requests), OFFERED):
+        rows = slice(at, at + OFFERED)
+        part = {name: values[rows] for name, values in columns.items()}
+        if ids is not None:
+            own = starts[at : at + OFFERED + 1]
+            part |= {"block_ids": ids[own[0] : own[-1]], "block_starts": own - own[0]}
+        yield Requests(**part)
+
+
+def _check_span(scenario: Scenario, name: str, last_s: float) -> None:
+    """A trace longer than the scenario has most likely its times in another unit. Raises ScenarioError."""
+    if last_s > scenario.duration_days * DAY_S:
+        raise ScenarioError(
+            f"services.{name}.traffic.trace: its last request arrives on day {last_s / DAY_S:,.0f}, after the "
+            f"{scenario.duration_days:g} days of the scenario; are its times in the unit that the column says? If so, "
+            "raise duration_days"
+        )
 
 
 def _drawn(service: ResolvedService, stage: ResolvedStage, rng: np.random.Generator) -> Requests:
@@ -154,6 +191,7 @@ def _traced(
     for name in ("arrival_s", "think_s"):
         if name in arrays:
             arrays[name] = arrays[name] * time_scale
+    _check_span(scenario, service.name, float(arrays["arrival_s"].max()))
     arrays["decode_steps"] = decode_steps(trace.osl, stage.system.tokens_per_step, rng)
     if cache is None or trace.block_ids is None:
         arrays = {key: values for key, values in arrays.items() if key not in ("block_ids", "block_starts")}

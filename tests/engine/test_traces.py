@@ -211,3 +211,17 @@ def test_wrong_conversations_and_scales_are_refused(settings, message):
     first = [] if "traffic.trace.path" in settings[-1] else ["traffic.trace=null"]
     with pytest.raises((ScenarioError, TraceError), match=message):
         replayed(*first, *settings)
+
+
+def test_requests_offered_in_parts_are_played_the_same(tmp_path, monkeypatch):
+    mooncake_file(tmp_path / "m.jsonl", 150)
+    settings = (f"traffic.trace.path={tmp_path / 'm.jsonl'}", "simulation.interval_minutes=1")
+    whole = replayed(*settings)
+    monkeypatch.setattr("factory_sim.engine.replay.OFFERED", 7)
+    assert replayed(*settings).summary == whole.summary
+
+
+def test_a_trace_longer_than_the_scenario_is_refused(tmp_path):
+    (tmp_path / "far.csv").write_text("arrival_s,input_tokens,output_tokens\n0,5,10\n1e9,100,3\n")
+    with pytest.raises(ScenarioError, match=r"traffic.trace: its last request arrives on day 11,574"):
+        replayed(f"traffic.trace.path={tmp_path / 'far.csv'}")

@@ -98,6 +98,11 @@ class Gather:
         self._ids.append(ids)
         self._counts.append(counts)
 
+    def time_range_s(self) -> tuple[float, float]:
+        """Return the earliest and latest time of arrival so far, seconds; NaN without times."""
+        times = [chunk["arrival_s"] for chunk in self._chunks if len(chunk.get("arrival_s", ()))]
+        return (min(t.min() for t in times), max(t.max() for t in times)) if times else (np.nan, np.nan)
+
     def number(self, kind: str, labels) -> np.ndarray:
         """Return numbers 0.. for labels (any hashable; None is -1), the same label the same number in every chunk."""
         import pandas as pd

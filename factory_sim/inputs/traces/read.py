@@ -20,6 +20,9 @@ from factory_sim.inputs.traces.gather import Gather
 from factory_sim.inputs.traces.times import one_unit
 from factory_sim.inputs.traces.trace import ROW_ARRAYS, Trace
 
+MOST_REQUESTS_PER_S = 200.0
+"""Rate beyond which milliseconds are doubted; the published Mooncake traces have 3 to 7 a second."""
+NEEDED = ("input_tokens", "output_tokens")
 EXTRA_COLUMNS = {
     "agent": ("agent", "agent_id", "sub_agent"),
     "turn": ("turn", "turn_index", "round", "round_index", "step"),
@@ -71,14 +74,18 @@ def _rows(source: Source, head, rows: Gather, complaints: Complaints) -> tuple[s
     is_json = head is not None and head.kind != "other"
     if name == "mooncake_trace" and is_json and head.kind == "object":
         blocks.read(source, rows, complaints)
-        return name, "Mooncake trace", False, []
+        return name, "Mooncake trace", False, _hurried(rows)
     if name in ("weka_trace", "llmservingsim_trace"):
         nested.read(source, rows, complaints)
         weka = name == "weka_trace"
         return name, "WEKA/AgentX sessions" if weka else "LLMServingSim", weka, []
     lengths_only = mapping([*tables.header(source), "arrival_s"]) if name is None and not is_json else None
     if name is None and not is_json and lengths_only is None:
-        raise TraceError(_missing(source))
+        raise TraceError(_missing(source.path, tables.header(source), "column"))
+    if name is None and is_json:
+        names = [plain_name(path.replace(".", "_")) for path in head.paths]
+        if _lacking([*names, "arrival_s"]) != list(NEEDED):  # one of the two is there
+            raise TraceError(_missing(source.path, names, "member"))
     if is_json and head.kind == "object" and name in ("gateway_log", "length_trace", "burstgpt", "azure_llm_trace"):
         plan = mapping([plain_name(path.replace(".", "_")) for path in head.paths])
         if _one_a_line(source):
@@ -91,14 +98,33 @@ def _rows(source: Source, head, rows: Gather, complaints: Complaints) -> tuple[s
         return log.format, log.tool, log.session_relative, log.notes
     plan = mapping(tables.header(source)) if lengths_only is None else _without_times(lengths_only)
     extras = _extras(tables.header(source))
+    told = _unused(plan) + _open_end(source)
     if not extras and fast.read(source, plan, rows, complaints):
-        return plan.format, plan.tool, plan.session_relative, _unused(plan)
+        return plan.format, plan.tool, plan.session_relative, told
     for frame in tables.blocks(source, plan.wanted | {column for column, _ in extras.values()}, complaints):
         part = gateway.requests(one_unit(frame, plan, complaints), plan, str(source.path), complaints)
         rows.add_requests(
             part, {role: (frame[column].loc[part.index], unit) for role, (column, unit) in extras.items()}
         )
-    return plan.format, plan.tool, plan.session_relative, _unused(plan)
+    return plan.format, plan.tool, plan.session_relative, told
+
+
+def _open_end(source: Source) -> list[str]:
+    """A table whose last line has no end may have lost the end of its last number: nobody can know."""
+    if source.parquet or source.data[-1:] in (b"\n", b"\r"):
+        return []
+    return ["the last line has no end of line and was read as it is: if the file was cut off, its last number may be too"]
+
+
+def _hurried(rows: Gather) -> list[str]:
+    """Mooncake times are milliseconds; requests faster than anybody asks are most likely in seconds."""
+    first_s, last_s = rows.time_range_s()
+    if rows.rows < 2 or rows.rows <= MOST_REQUESTS_PER_S * (last_s - first_s):
+        return []
+    return [
+        f"times were read as milliseconds: {rows.rows:,} requests in {last_s - first_s:.3g} s; if they are seconds, set "
+        "traffic.trace.time_scale to 1000"
+    ]
 
 
 def _one_a_line(source: Source) -> bool:
@@ -110,13 +136,16 @@ def _one_a_line(source: Source) -> bool:
         return False
 
 
-def _missing(source: Source) -> str:
-    """Say which columns a table lacks to be a trace, and which it has."""
-    names = tables.header(source)
+def _lacking(names: list[str]) -> list[str]:
+    """Which of the counts of tokens no column or member tells."""
+    return [name for name in NEEDED if mapping([*names, "arrival_s", *(w for w in NEEDED if w != name)]) is None]
+
+
+def _missing(path: Path, names: list[str], what: str) -> str:
+    """Say what a table or its records lack to be a trace, and what they have."""
     shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
-    wanted = ("input_tokens", "output_tokens")
-    lacks = [name for name in wanted if mapping([*names, "arrival_s", *(w for w in wanted if w != name)]) is None]
-    return f"{source.path}: has no column of {' and '.join(lacks or wanted)}; found: {shown or 'nothing'}"
+    lacks = _lacking(names) or ["a time (arrival_s, or ISO 8601)"]
+    return f"{path}: has no {what} of {' and '.join(lacks)}; found: {shown or 'nothing'}"
 
 
 def _without_times(plan: Mapping) -> Mapping:

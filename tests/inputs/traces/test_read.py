@@ -469,3 +469,21 @@ def test_lengths_of_results_that_are_no_lengths_are_dropped(read):
 def test_stray_carriage_returns_are_no_traceback(read):
     with pytest.raises(TraceError):
         read("r.csv", "TIMESTAMP,Context\rTokens,GeneratedTokens\n2023-11-16 18:15:46.68,3,4\n")
+
+
+def test_members_that_json_records_lack_are_named(read):
+    with pytest.raises(TraceError, match=r"no member of output_tokens; found: timestamp, input_length"):
+        read("m.jsonl", '{"timestamp": 0, "input_length": 5, "hash_ids": [1]}\n')
+
+
+def test_seconds_in_a_mooncake_file_are_suspected_and_told(read):
+    lines = [f'{{"timestamp": {t}, "input_length": 600, "output_length": 5, "hash_ids": [0, {t}]}}' for t in range(10)]
+    assert any("if they are seconds" in note for note in read("m.jsonl", "\n".join(lines)).report.notes)
+    slower = [line.replace(', "input_length"', '000, "input_length"') for line in lines]
+    assert not any("if they are seconds" in note for note in read("n.jsonl", "\n".join(slower)).report.notes)
+
+
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_a_last_line_without_an_end_is_told(read, end):
+    found = read("t.csv", f"arrival_s,input_tokens,output_tokens\n0,5,6\n1,7,8{end}")
+    assert any("no end of line" in note for note in found.report.notes) == (end == "")

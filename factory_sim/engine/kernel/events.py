@@ -232,3 +232,16 @@ def running_remove(worker, slots, s):
         worker["newest"] = before
     worker["running"] -= 1
     worker["ids"] -= slots[s]["ids_n"]
+
+
+@hot
+def set_idle(tree_s, tree_worker, leaves, w):
+    """Take worker `w`, whose leaf is already infinite, out of the running."""
+    i = leaves + w
+    while i > 1:
+        i >>= 1
+        child = 2 * i
+        if tree_s[child + 1] < tree_s[child]:
+            child += 1
+        tree_s[i] = tree_s[child]
+        tree_worker[i] = tree_worker[child]

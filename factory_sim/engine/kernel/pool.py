@@ -3,11 +3,12 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 
 import numpy as np
 
+from factory_sim.engine.kernel.building import MOST_TOKENS, build
 from factory_sim.engine.kernel.loop import operate, play, rehash, settle
+from factory_sim.engine.kernel.requests import Requests, pack
 from factory_sim.engine.kernel.router import ROUTERS
 from factory_sim.engine.kernel.state import (
     ACCEPT,
@@ -18,7 +19,6 @@ from factory_sim.engine.kernel.state import (
     DONE,
     FINISHED,
     FREE,
-    INSTANCE,
     NEED_OFFERS,
     NODE,
     NODES_FULL,
@@ -26,9 +26,6 @@ from factory_sim.engine.kernel.state import (
     OUT_FULL,
     POOL,
     QUEUE,
-    ROLE_BOTH,
-    ROLE_DECODE,
-    ROLE_PREFILL,
     SET_SPEED,
     SLOT,
     SLOTS_FULL,
@@ -37,16 +34,12 @@ from factory_sim.engine.kernel.state import (
     TIMER,
     TIMER_SESSION,
     TIMERS_FULL,
-    UNIT,
-    WORKER,
 )
 from factory_sim.errors import CapacityError, ScenarioError, closest
 from factory_sim.model.serving import ServingSystem
 from factory_sim.streams import stream
 
-_ROLES = {"both": ROLE_BOTH, "prefill": ROLE_PREFILL, "decode": ROLE_DECODE}
 _CHUNK = 65536
-_MOST_TOKENS = 1 << 37
 _POOL_TOTALS = (
     "arrived", "admitted", "completed", "rejected", "timed_out", "lost", "cancelled", "too_long", "retried"
 )  # fmt: skip
@@ -54,47 +47,6 @@ _ARRAYS = (
     "pool", "workers", "instances", "queues", "slots", "offers", "parked", "timers", "finished", "starting", "keys",
     "items", "base", "tree_s", "tree_worker", "nodes", "buckets", "ids",
 )  # fmt: skip
-
-
-@dataclass
-class Requests:
-    """Requests in order of arrival: arrays of one length n, sorted by `arrival_s` (ties in index order)."""
-
-    arrival_s: np.ndarray
-    """float64: time of arrival at the router, seconds. Not read where `after` names an earlier request."""
-    isl: np.ndarray
-    """int64 >= 1: prompt tokens."""
-    osl: np.ndarray
-    """int64 >= 1: answer tokens, reasoning included; the first comes out of the prefill."""
-    decode_steps: np.ndarray | None = None
-    """int64: decode steps to produce the other osl - 1 tokens (fewer with speculation); None means osl - 1."""
-    cached_tokens: np.ndarray | None = None
-    """int64: leading prompt tokens already cached: no prefill, but they occupy KV memory. At least one is computed."""
-    priority: np.ndarray | None = None
-    """int: class, 0 most urgent; None means all 0."""
-    service: np.ndarray | None = None
-    """int: label handed back with the result; None means all 0."""
-    patience_s: np.ndarray | None = None
-    """float64: seconds after its arrival at which the client goes away and the request is cancelled; inf: never."""
-    reasoning_tokens: np.ndarray | None = None
-    """int64: leading answer tokens that are hidden reasoning; fewer than osl."""
-    session: np.ndarray | None = None
-    """int64 >= 0: key for the router session_affinity; -1: none."""
-    after: np.ndarray | None = None
-    """int64: index (in these requests, smaller than its own) of the request that this one follows: it arrives
-    `think_s` after that one left, however it left; -1: none."""
-    think_s: np.ndarray | None = None
-    """float64: think time after the request named in `after`, seconds."""
-    batch: np.ndarray | None = None
-    """bool: batch jobs, which use idle capacity where the pool has a `batch_limit`."""
-    block_ids: np.ndarray | None = None
-    """int64 >= 0, one after the other for all requests: ids of the prompt's leading blocks of `prefix_block_tokens`
-    tokens; equal ids mean an equal prefix up to and including that block. May go on into the answer."""
-    block_starts: np.ndarray | None = None
-    """int64, length n + 1: request i has block_ids[block_starts[i]:block_starts[i + 1]]."""
-
-    def __len__(self) -> int:
-        return len(self.arrival_s)
 
 
 class Pool:
@@ -184,7 +136,9 @@ class Pool:
         self._most_children = 1
         self._ids_live = 0
         self._left: list[np.ndarray] = []
-        self._build_workers([systems[k][0] for k in expanded], block_tokens)
+        built = build([systems[k][0] for k in expanded], block_tokens, prefix_cache)
+        self._instances, self._workers, self._base = built.instances, built.workers, built.base
+        self._keys, self._items = np.zeros((2, built.heap_size), np.int64)
         if costs is not None and promise_outstanding is not None:
             self._instances["cost"] = [costs[k] for k in expanded]
             self._instances["promise"] = [promise_outstanding[k] for k in expanded]
@@ -211,7 +165,7 @@ class Pool:
             ("retries", retries),
             ("retry_after_s", retry_after_s),
             ("retry_backoff", retry_backoff),
-            ("host_blocks", min(host_cache_tokens, _MOST_TOKENS) // block_tokens if prefix_cache else 0),
+            ("host_blocks", min(host_cache_tokens, MOST_TOKENS) // block_tokens if prefix_cache else 0),
             ("host_s_per_token", host_cache_s_per_token),
             ("signal_age_s", signal_age_s),
             ("batch_limit", batch_limit),
@@ -244,71 +198,6 @@ class Pool:
         self._pool["timer_margin"] = (most + 8) * self._most_children
 
     # -- construction ------------------------------------------------------------------------------------------------
-
-    def _build_workers(self, expanded: list[ServingSystem], block_tokens: int) -> None:
-        tables: dict[int, int] = {}
-        base: list[np.ndarray] = []
-        base_size = heap_size = 0
-        instances = np.zeros(len(expanded), INSTANCE)
-        rows = []
-        for i, system in enumerate(expanded):
-            inst = instances[i]
-            inst["first_worker"] = len(rows)
-            inst["accepting"] = 1
-            inst["overhead_s"] = system.request_overhead_s
-            inst["transfer_s_per_token"] = system.kv_transfer_s_per_token
-            inst["link_s_per_token"] = system.kv_link_s_per_token
-            inst["transfer_latency_s"] = system.kv_transfer_latency_s
-            inst["max_context_tokens"] = system.max_context_tokens
-            least = min(kind.kv_capacity_tokens for kind in system.workers)
-            # A shared last block of a prompt that is not full costs its sequence one block more.
-            inst["capacity_blocks"] = min(least, _MOST_TOKENS) // block_tokens - int(self._prefix_cache)
-            roles = [kind.role for kind in system.workers]
-            if roles not in (["both"], ["prefill", "decode"]):
-                raise CapacityError(f"{system.name}: workers must be 'both', or 'prefill' then 'decode', not {roles}")
-            for kind in system.workers:
-                step = kind.step
-                if id(step.base_s) not in tables:
-                    tables[id(step.base_s)] = base_size
-                    base.append(np.asarray(step.base_s, dtype=np.float64))
-                    base_size += len(step.base_s)
-                sequences = min(kind.max_sequences, kind.max_batched_tokens // step.tokens_per_sequence)
-                if sequences < 1 or len(step.base_s) <= kind.max_batched_tokens:
-                    raise CapacityError(
-                        f"{system.name}: a {kind.role} worker needs max_sequences >= 1, max_batched_tokens >= "
-                        f"tokens_per_sequence and base_s longer than max_batched_tokens; found {kind.max_sequences}, "
-                        f"{kind.max_batched_tokens}, {step.tokens_per_sequence}, {len(step.base_s)}"
-                    )
-                if kind.role == "decode":
-                    inst["n_decode"] = kind.count
-                else:
-                    inst["n_entry"] = kind.count
-                for _ in range(kind.count):
-                    row = np.zeros(1, WORKER)
-                    row["cost_kv_s"] = step.kv_s
-                    row["cost_prefill_s"] = step.prefill_s
-                    row["cost_pair_s"] = step.pair_s
-                    row["slow"] = row["next_slow"] = 1.0
-                    row["end_s"] = np.inf
-                    row["instance"] = i
-                    row["role"] = _ROLES[kind.role]
-                    row["max_sequences"] = sequences
-                    row["max_batched_tokens"] = kind.max_batched_tokens
-                    row["capacity_blocks"] = min(kind.kv_capacity_tokens, _MOST_TOKENS) // block_tokens
-                    row["base_offset"] = tables[id(step.base_s)]
-                    row["heap_offset"] = heap_size
-                    row["tokens_per_sequence"] = step.tokens_per_sequence
-                    row["attention_cap"] = step.attention_cap_tokens
-                    for name in ("newest", "prefill_head", "prefill_tail", "lru_head", "lru_tail", "host_head"):
-                        row[name] = -1
-                    row["host_tail"] = -1
-                    heap_size += sequences * (3 if step.attention_cap_tokens else 2) + 1
-                    rows.append(row)
-        self._instances = instances
-        self._workers = np.concatenate(rows)
-        self._base = np.concatenate(base)
-        self._keys = np.zeros(heap_size, np.int64)
-        self._items = np.zeros(heap_size, np.int64)
 
     def _grow_slots(self, more: int) -> None:
         old = len(self._slots)
@@ -648,123 +537,3 @@ class Pool:
             pool._draws = stream(0, "router")
             pool._draws.bit_generator.state = face["draws"]
         return pool
-
-
-def session_key(session: np.ndarray) -> np.ndarray:
-    """Scramble session numbers (SplitMix64's finaliser) into int64 >= 0, so that affinity spreads them evenly."""
-    z = np.asarray(session).astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return ((z ^ (z >> np.uint64(31))) >> np.uint64(1)).astype(np.int64)
-
-
-def pack(requests: Requests, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Check requests; return them as the kernel reads them, and the index of the request that each follows (or -1)."""
-    n = len(requests)
-    offers = np.zeros(n, OFFER)
-    for field in fields(Requests):
-        column = getattr(requests, field.name)
-        if field.name not in ("block_ids", "block_starts") and column is not None and len(column) != n:
-            raise ScenarioError(f"requests.{field.name}: {len(column)} values for {n} requests")
-
-    def column(name, dtype, default):
-        values = getattr(requests, name)
-        return np.full(n, default, dtype) if values is None else np.asarray(values).astype(dtype)
-
-    isl, osl = column("isl", np.int64, 0), column("osl", np.int64, 0)
-    gained = osl - 1
-    steps = gained if requests.decode_steps is None else column("decode_steps", np.int64, 0)
-    steps = np.where(gained > 0, steps, 0)
-    priority = column("priority", np.int64, 0)
-    reasoning = column("reasoning_tokens", np.int64, 0)
-    patience_s = column("patience_s", np.float64, math.inf)
-    follows = column("after", np.int64, -1)
-    think_s = column("think_s", np.float64, 0.0)
-    arrival_s = np.where(follows < 0, column("arrival_s", np.float64, 0.0), think_s)
-    starts_s = arrival_s[follows < 0]
-    if not (np.all(np.isfinite(starts_s)) and np.all(np.diff(starts_s) >= 0)):
-        raise ScenarioError("requests.arrival_s: must be finite and sorted")
-    for name, bad, rule in (
-        ("isl", isl < 1, ">= 1"),
-        ("osl", osl < 1, ">= 1"),
-        ("decode_steps", (gained > 0) & (steps < 1), ">= 1 where osl > 1"),
-        ("priority", (priority < 0) | (priority >= classes), f"0 to {classes - 1}"),
-        ("reasoning_tokens", (reasoning < 0) | (reasoning > gained), "0 to osl - 1"),
-        ("patience_s", ~(patience_s >= 0), ">= 0"),
-        ("after", (follows < -1) | (follows >= np.arange(n)), "-1 or the index of an earlier request"),
-        ("think_s", ~((think_s >= 0) & (think_s < math.inf)), "finite and >= 0"),
-    ):
-        if bad.any():
-            i = int(np.argmax(bad))
-            raise ScenarioError(f"requests.{name}: must be {rule}; request {i} is wrong")
-    offers["arrival_s"] = arrival_s
-    offers["patience_s"] = patience_s
-    offers["isl"] = isl
-    offers["osl"] = osl
-    offers["steps"] = steps
-    offers["growth"] = np.rint(gained / np.maximum(steps, 1) * UNIT).astype(np.int64)
-    offers["cached"] = np.clip(column("cached_tokens", np.int64, 0), 0, isl - 1)
-    offers["priority"] = priority
-    offers["service"] = column("service", np.int64, 0)
-    offers["reasoning"] = reasoning
-    session = column("session", np.int64, -1)
-    offers["session"] = np.where(session >= 0, session_key(np.maximum(session, 0)), -1)
-    offers["batch"] = column("batch", np.int64, 0)
-    offers["child"] = offers["sibling"] = -1
-    return offers, follows
-
-
-def play_closed_loop(
-    system: ServingSystem,
-    isl: np.ndarray,
-    osl: np.ndarray,
-    concurrency: int,
-    *,
-    decode_steps: np.ndarray | None = None,
-    ramp_s: float = 0.0,
-    seed: int = 0,
-    instances: int = 1,
-    router: str = "least_outstanding",
-    block_tokens: int = 16,
-) -> dict[str, np.ndarray | dict]:
-    """Play a benchmark: `concurrency` users, each sending its next request the moment its last one is answered.
-
-    The first `concurrency` requests start at time 0, or spread evenly over `ramp_s` seconds; every completion releases
-    the next request in order. Returns arrays start_s, first_token_s, finish_s, preemptions in request order (seconds),
-    and `totals`, the counters of `Pool.totals` at the end.
-
-    Raises CapacityError if a request does not fit the system.
-    """
-    isl = np.asarray(isl, dtype=np.int64)
-    n = len(isl)
-    if concurrency < 1:
-        raise ScenarioError(f"concurrency: must be at least 1, found {concurrency}")
-    started = min(concurrency, n)
-    arrival_s = np.zeros(n)
-    arrival_s[:started] = ramp_s * np.arange(started) / started
-    arrival_s[started:] = ramp_s
-    pool = Pool([(system, instances)], router=router, seed=seed, block_tokens=block_tokens)
-    pool.offer(Requests(arrival_s, isl, osl, decode_steps))
-    (offers,) = pool._waiting_offers
-    pool._waiting_offers = []
-    pool._offers = offers
-    state = pool._pool
-    state["n_offers"] = started
-    state["closed"] = 1
-    state["next_release"] = started
-    state["release_end"] = n
-    pool.drain()
-    done = pool.finished()
-    if np.any(done["status"] != 0):
-        i = int(done["id"][np.argmax(done["status"] != 0)])
-        raise CapacityError(
-            f"{system.name}: request {i} of {isl[i]} + {osl[i]} tokens fits neither the context window "
-            f"({system.max_context_tokens} tokens) nor the KV cache of a worker "
-            f"({min(kind.kv_capacity_tokens for kind in system.workers)} tokens)"
-        )
-    order = np.argsort(done["id"])
-    result: dict[str, np.ndarray | dict] = {"start_s": done["arrival_s"][order]}
-    for name in ("first_token_s", "finish_s", "preemptions"):
-        result[name] = done[name][order]
-    result["totals"] = pool.totals()
-    return result

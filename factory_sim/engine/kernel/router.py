@@ -4,7 +4,7 @@ import math
 
 from factory_sim.engine.kernel.jit import cold, hot
 from factory_sim.engine.kernel.prefix import evict, match
-from factory_sim.engine.kernel.scheduler import steps_to
+from factory_sim.engine.kernel.span import steps_to
 from factory_sim.engine.kernel.state import DECODING
 
 ROUTERS = {
@@ -115,9 +115,7 @@ def _cheapest(pool, instances):
                 if (
                     best < 0
                     or instances[i]["cost"] < instances[best]["cost"]
-                    or (
-                        instances[i]["cost"] == instances[best]["cost"] and load < _outstanding(pool, instances, best)
-                    )
+                    or (instances[i]["cost"] == instances[best]["cost"] and load < _outstanding(pool, instances, best))
                 ):
                     best = i
             else:

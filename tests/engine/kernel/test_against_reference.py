@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from factory_sim.engine.kernel import Pool, Requests
-from factory_sim.engine.kernel.pool import session_key
+from factory_sim.engine.kernel.requests import session_key
 from factory_sim.streams import stream
 from tests.engine.kernel.cases import Case, random_case
 from tests.reference.simulator import Options, Reference, Request

@@ -62,10 +62,15 @@ def service_trace(seed: int, name: str, service: Service) -> Trace | None:
         raise type(error)(f"{where}.{at}: {str(error).removeprefix('chats: ')}") from None
     if wanted.first is not None:
         trace = trace.rows(np.arange(min(wanted.first, len(trace))))
-    if trace.arrival_s is None and wanted.pacing == "trace":
+    if wanted.requests_per_s is not None and trace.arrival_s is not None:
         raise ScenarioError(
-            f"{where}.trace: {trace.name} tells no times of arrival; set pacing to one_at_a_time, or use it as "
-            f"lengths: {{trace: {{path: {wanted.path}}}}} with a demand"
+            f"{where}.trace.requests_per_s: {trace.name} tells its own times of arrival; leave it out, or use time_scale "
+            "or scale"
+        )
+    if trace.arrival_s is None and wanted.pacing == "trace" and wanted.requests_per_s is None:
+        raise ScenarioError(
+            f"{where}.trace: {trace.name} tells no times of arrival; give requests_per_s, set pacing to one_at_a_time, or "
+            f"use it as lengths: {{trace: {{path: {wanted.path}}}}} with a demand"
         )
     return _with_notes(trace, wanted)
 
@@ -84,6 +89,8 @@ def _with_notes(trace: Trace, wanted) -> Trace:
             f"starts of the {trace.sessions:,} sessions are not in the file: drawn as a Poisson process of "
             f"{wanted.sessions_per_s:g} a second (sessions_per_s)"
         )
+    elif wanted.pacing == "trace" and trace.arrival_s is None:
+        notes.append(f"no times in the file: a Poisson process of {wanted.requests_per_s:g} a second (requests_per_s)")
     elif wanted.pacing == "trace" and tick_s and wanted.spread_ticks:
         notes.append(f"each request arrives anywhere in the {tick_s:g} s after its time (spread_ticks)")
     report = replace(trace.report, requests=len(trace), notes=(*trace.report.notes, *notes))
@@ -101,6 +108,9 @@ def played_trace(seed: int, name: str, service: Service, trace: Trace, replicati
         sessions_per_s = talks.sessions_per_s
     else:
         own = stream(seed, "trace", name, f"replication {replication}")
+        if trace.arrival_s is None and wanted.requests_per_s:
+            gaps = own.standard_exponential(len(trace)) / wanted.requests_per_s
+            trace = replace(trace, arrival_s=np.cumsum(gaps))
         tick_s = clock_tick_s(trace.arrival_s)
         if tick_s and wanted.spread_ticks and wanted.pacing == "trace" and not trace.session_relative:
             trace = replace(trace, arrival_s=spread_ticks(trace.arrival_s, own, tick_s))

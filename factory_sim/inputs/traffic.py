@@ -19,6 +19,8 @@ class Trace(Record):
     `one_at_a_time`: each request when the one before has left."""
     sessions_per_s: PositiveFloat = 0.02
     """Poisson rate at which sessions start where the file does not tell their starts (agentic traces)."""
+    requests_per_s: PositiveFloat | None = None
+    """Poisson rate at which requests arrive, in the order of the file, where it tells no times (data sets of benchmarks)."""
     first: PositiveInt | None = None
     """Only this many requests of the file."""
     scale: Annotated[float, Field(gt=0.0, le=1000.0)] = 1.0

@@ -225,3 +225,16 @@ def test_a_trace_longer_than_the_scenario_is_refused(tmp_path):
     (tmp_path / "far.csv").write_text("arrival_s,input_tokens,output_tokens\n0,5,10\n1e9,100,3\n")
     with pytest.raises(ScenarioError, match=r"traffic.trace: its last request arrives on day 11,574"):
         replayed(f"traffic.trace.path={tmp_path / 'far.csv'}")
+
+
+def test_a_file_without_times_is_played_at_a_stated_rate(tmp_path):
+    (tmp_path / "lengths.csv").write_text("input_tokens,output_tokens\n" + "".join(f"{100 + k},7\n" for k in range(500)))
+    told: list[str] = []
+    path = f"traffic.trace.path={tmp_path / 'lengths.csv'}"
+    result = replayed(path, "traffic.trace.requests_per_s=4", told=told)
+    assert value(result, "requests_completed") == 500
+    assert value(result, "input_tokens") == sum(100 + k for k in range(500))
+    assert result.tables["audits"].wall_s.iloc[0] == pytest.approx(500 / 4, rel=4 / np.sqrt(500))
+    assert any("Poisson process of 4 a second" in line for line in told)
+    with pytest.raises(ScenarioError, match="tells its own times"):
+        replayed("traffic.trace.path=azure2023_conv", "traffic.trace.requests_per_s=4")

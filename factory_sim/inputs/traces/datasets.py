@@ -65,7 +65,8 @@ def _default_counter(path) -> Callable[[str], int]:
             f"{path}: holds texts, and no tokenizer is installed to count them; install factory-sim[tokenizers], or "
             "give a file with input and output tokens"
         ) from None
-    return bpe_openai.get_encoding("o200k_base").count
+    encode = bpe_openai.get_encoding("o200k_base").encode_ordinary
+    return lambda text: len(encode(text))
 
 
 def _sharegpt(document: dict, position: int, complaints: Complaints, count) -> Iterator[tuple[int, int]]:

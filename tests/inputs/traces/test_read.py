@@ -487,3 +487,10 @@ def test_seconds_in_a_mooncake_file_are_suspected_and_told(read):
 def test_a_last_line_without_an_end_is_told(read, end):
     found = read("t.csv", f"arrival_s,input_tokens,output_tokens\n0,5,6\n1,7,8{end}")
     assert any("no end of line" in note for note in found.report.notes) == (end == "")
+
+
+def test_texts_are_counted_by_the_installed_tokenizer(read):
+    pytest.importorskip("bpe_openai", reason="bpe-openai is not installed (extra: tokenizers)")
+    found = read("custom.jsonl", '{"prompt": "one two three four <|endoftext|>", "output_tokens": 9}\n')
+    assert 5 <= found.isl[0] <= 13
+    assert found.osl[0] == 9

@@ -26,4 +26,8 @@ def mixture(parts: list[tuple[float, Facts]]) -> dict[str, float]:
     first = parts[0][1].values
     if len(parts) == 1:
         return first
+    if len(parts) == 2:  # as the line below, which most stretches need not go through
+        (one, _), (other, facts) = parts
+        second = facts.values
+        return {name: one * value + other * second[name] for name, value in first.items()}
     return {name: sum(weight * facts.values[name] for weight, facts in parts) for name in first}

@@ -5,7 +5,9 @@ kernel, warm-up dropped. One curve serves every systematic error of the profile,
 ``f`` only stretches time: the capacity for a promise (TTFT, TPOT) is ``capacity(TTFT / f, TPOT / f) / f``.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.optimize import isotonic_regression
@@ -72,19 +74,26 @@ class FluidModel:
     pairs: float
     """Mean (query, key) pairs of a prompt."""
 
+    @cached_property
+    def _base_s(self) -> list[float]:
+        """Base of a step by its tokens, of a decode worker."""
+        return self.system.workers[-1].step.base_s.tolist()
+
     def at(self, n: float) -> tuple[float, float]:
         """Arrival rate (requests/s at the instance) and mean TPOT (s) with `n` sequences on each decode worker."""
         worker = self.system.workers[-1]
         step = worker.step
         steps = max((self.osl - 1) / self.system.tokens_per_step, 1.0)
-        alone = _base(step.base_s, n * step.tokens_per_sequence) + step.kv_s * n * (self.isl + self.osl / 2)
+        table, decoding = self._base_s, n * step.tokens_per_sequence
+        base = _base(table, decoding)
+        alone = base + step.kv_s * n * (self.isl + self.osl / 2)
         duration = alone
-        for _ in range(30 if worker.role == "both" else 0):
+        if worker.role == "both":
             requests = n / steps
-            tokens = n * step.tokens_per_sequence + requests * self.isl
-            added = _base(step.base_s, tokens) - _base(step.base_s, n * step.tokens_per_sequence)
+            added = _base(table, decoding + requests * self.isl) - base
             added += requests * (self.isl * step.prefill_s + self.pairs * step.pair_s)
-            duration = 0.5 * (duration + alone + added)
+            for _ in range(30):
+                duration = 0.5 * (duration + alone + added)
         return n / (steps * duration) * worker.count, duration * steps / max(self.osl - 1, 1.0)
 
     def rate_per_s(self, tpot_s: float) -> float:
@@ -221,12 +230,12 @@ def _play_load(
     return (float(np.quantile(ttft, 0.95)), float(np.quantile(tpot, 0.95)), number / kept), end_s, len(times)
 
 
-def _base(table: np.ndarray, tokens: float) -> float:
+def _base(table: Sequence[float], tokens: float) -> float:
     """The base of a step of (a fractional number of) tokens."""
     place = min(max(tokens, 0.0), len(table) - 1.0)
     low = int(place)
     high = min(low + 1, len(table) - 1)
-    return float(table[low] + (place - low) * (table[high] - table[low]))
+    return table[low] + (place - low) * (table[high] - table[low])
 
 
 def _crossing(rate: np.ndarray, latency: np.ndarray, limit: float) -> float:

@@ -9,6 +9,7 @@ two played windows close enough together, take their facts from those, until eac
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 import numpy as np
 import pandas as pd
@@ -47,14 +48,14 @@ SAME_LOAD = 1e-6
 """Loads that differ by less than this fraction are the same load."""
 
 
-@dataclass
+@dataclass(slots=True)
 class _Window:
     facts: Facts
+    rate_per_s: float
     hours_left: float
 
 
-def _rate(window: _Window) -> float:
-    return window.facts.rate_per_s
+_RATE = attrgetter("rate_per_s")
 
 
 @dataclass
@@ -116,7 +117,7 @@ class StagePool:
         if found is not None:
             return found
         facts = self._play(rate_per_s, min(self.kept / of, 1.0))
-        insort(self.windows, _Window(facts, self.sampling.hours_per_window - hours), key=_rate)
+        insort(self.windows, _Window(facts, facts.rate_per_s, self.sampling.hours_per_window - hours), key=_RATE)
         return [(1.0, facts)]
 
     def idle_values(self) -> dict[str, float]:
@@ -137,20 +138,27 @@ class StagePool:
         self.collect()
 
     def _recall(self, rate: float, hours: float) -> list[tuple[float, Facts]] | None:
-        usable = [window for window in self._near(rate) if window.hours_left >= hours]
-        same = [w for w in usable if abs(_rate(w) - rate) <= SAME_LOAD * max(rate, 1e-12)]
-        if same:
-            window = min(same, key=lambda w: w.facts.window)
-            window.hours_left -= hours
-            return [(1.0, window.facts)]
-        below = max((w for w in usable if _rate(w) < rate), key=lambda w: (_rate(w), -w.facts.window), default=None)
-        above = min((w for w in usable if _rate(w) > rate), key=lambda w: (_rate(w), w.facts.window), default=None)
+        same = below = above = None
+        alike = SAME_LOAD * max(rate, 1e-12)
+        for window in self._near(rate):  # by rising load, the earliest first among equals
+            if window.hours_left < hours:
+                continue
+            load = window.rate_per_s
+            if abs(load - rate) <= alike and (same is None or window.facts.window < same.facts.window):
+                same = window
+            if load < rate:
+                below = window if below is None or load > below.rate_per_s else below
+            elif load > rate and above is None:
+                above = window
+        if same is not None:
+            same.hours_left -= hours
+            return [(1.0, same.facts)]
         if below is None or above is None:
             return None
-        width = above.facts.rate_per_s - below.facts.rate_per_s
+        width = above.rate_per_s - below.rate_per_s
         if width > 2 * self.sampling.load_tolerance * rate:
             return None
-        share = (rate - below.facts.rate_per_s) / width
+        share = (rate - below.rate_per_s) / width
         below.hours_left -= (1 - share) * hours
         above.hours_left -= share * hours
         return [(1 - share, below.facts), (share, above.facts)]
@@ -159,7 +167,7 @@ class StagePool:
         """Windows whose load is no farther from `rate` than two may lie apart to be mixed."""
         reach = 2 * self.sampling.load_tolerance * rate + SAME_LOAD * max(rate, 1e-12)
         return self.windows[
-            bisect_left(self.windows, rate - reach, key=_rate) : bisect_right(self.windows, rate + reach, key=_rate)
+            bisect_left(self.windows, rate - reach, key=_RATE) : bisect_right(self.windows, rate + reach, key=_RATE)
         ]
 
     def _play(self, rate: float, share: float, whole_s: float | None = None) -> Facts:

@@ -93,6 +93,9 @@ AUTOSCALERS = {
 WITHOUT_LATENCIES = ("fixed", "target_load", "queue", "scheduled", "predictive")
 """Policies that do not look at latencies."""
 
+WITHOUT_HISTORY = ("fixed", "target_load", "queue", "promise", "scheduled")
+"""Policies that do not look back."""
+
 
 def check_policies(scenario: Scenario, own: Iterable[str] = (), allow_code: bool = False) -> None:
     """Raise ScenarioError for the first autoscaler whose policy is not known (`own`: names of the caller's) or not allowed."""
@@ -114,7 +117,8 @@ def autoscale(env: simpy.Environment, service: Service, rule: Autoscaler, decide
         installed = serving + fleet.idle(key) + service.released
         most = min(rule.maximum or installed, installed)
         latencies = rule.policy not in WITHOUT_LATENCIES
-        view = view_of(service, min(rule.minimum, most), most, interval_s, rule.target_load, latencies)
+        history = rule.policy not in WITHOUT_HISTORY
+        view = view_of(service, min(rule.minimum, most), most, interval_s, rule.target_load, latencies, history)
         wanted = min(max(_whole(decide(view, rule), service, env.now), min(rule.minimum, most)), most)
         if wanted >= serving:
             smaller_since = None

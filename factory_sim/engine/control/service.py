@@ -145,7 +145,8 @@ class Service:
     latest_by_kind: dict[str, list[tuple[float, Facts]]] = field(default_factory=dict)
     asked_per_s: float = 0.0
     served_per_s: float = 0.0
-    history: deque = field(default_factory=lambda: deque(maxlen=HISTORY))
+    history: list[tuple[float, float]] = field(default_factory=list)
+    """(end of the interval, requests asked for a second), the last `HISTORY` at least."""
     capacities: dict[tuple[str, float], float] = field(default_factory=dict)
     """(key, slower) -> tested capacity of one instance; computed once."""
     starts_s: dict[str, float] = field(default_factory=dict)
@@ -258,9 +259,16 @@ def mixture_quantile(parts: list[tuple[float, Facts]], metric: str, q: float) ->
 
 
 def view_of(
-    service: Service, minimum: int, maximum: int, interval_s: float, target_load: float, latencies: bool = True
+    service: Service,
+    minimum: int,
+    maximum: int,
+    interval_s: float,
+    target_load: float,
+    latencies: bool = True,
+    history: bool = True,
 ) -> View:
-    """What the service shows to its autoscaler now; without `latencies` these are NaN (they take time to merge)."""
+    """What the service shows to its autoscaler now; without `latencies` these are NaN (they take time to merge), and
+    without `history` that is empty."""
     slo = service.resolved.service.slo
     first = "ttft" if service.resolved.makes == MAKES_TOKENS else "time_to_output"
     return View(
@@ -283,7 +291,7 @@ def view_of(
         ttft_limit_s=slo.ttft_p95_s,
         tpot_limit_s=slo.tpot_p95_s,
         target_load=target_load,
-        history=tuple(service.history),
+        history=tuple(service.history[-HISTORY:]) if history else (),
     )
 
 

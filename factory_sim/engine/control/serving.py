@@ -10,12 +10,12 @@ from factory_sim.engine.control.carbon import carbon_multiplier
 from factory_sim.engine.control.distance import farther
 from factory_sim.engine.control.fleet import Count, Pulse
 from factory_sim.engine.control.power import at_site, cap_w, clock_energy, keep_below, outside_c, pue_at, slow_downs
-from factory_sim.engine.control.service import SPOT, Place, Service
+from factory_sim.engine.control.service import HISTORY, SPOT, Place, Service
 from factory_sim.engine.facts import Facts, mixture
 from factory_sim.engine.journal import Journal
 from factory_sim.engine.rows import at_pue, no_values, window_facts
 from factory_sim.engine.stage_pool import StagePool
-from factory_sim.inputs.scenario import Scenario
+from factory_sim.inputs.scenario import Scenario, Site
 from factory_sim.units import HOUR_S, MINUTE_S
 
 EMPTY = 1e-6
@@ -325,8 +325,7 @@ def _at_pue(counter: Counter, plans: list[Plan]) -> None:
             continue
         whole = at_site(own, place)
         place.load = it_w / whole if whole else 0.0
-        middle_h = (own[0].start_s + own[0].end_s) / 2 / HOUR_S + own[0].service.demand.offset_h
-        pue = pue_at(site, place.load, outside_c(site.cooling, middle_h % 24.0, place.rise_now_k))
+        pue = pue_at(site, place.load, _outside_c(site, place, own))
         place.pue = pue
         for row in rows:
             at_pue(row, pue)
@@ -344,11 +343,23 @@ def _play_within_power(counter: Counter, plans: list[Plan]) -> None:
     """Play the stretch, at lower clocks or with fewer instances where a site would draw more than it may."""
     capped = [(place, own, place.cap_now_w) for place, own in _by_place(plans)]
     for place, own, cap in capped:
-        if math.isfinite(cap):
+        if math.isfinite(cap) and _most_w(counter, place, own) > cap:
             _find_clock(counter, plans, place, own, cap)
     _play(counter, plans, probe=False)
     for place, own, cap in capped:
         _note_power(counter, place, own, cap)
+
+
+def _most_w(counter: Counter, place: Place, own: list[Plan]) -> float:
+    """Watts at the meter that a site cannot exceed in a stretch: every GPU at board power, and the weather."""
+    site = counter.scenario.places[place.name]
+    return at_site(own, place) * pue_at(site, 1.0, _outside_c(site, place, own))
+
+
+def _outside_c(site: Site, place: Place, own: list[Plan]) -> float:
+    """Outside temperature in the middle of a stretch."""
+    middle_h = (own[0].start_s + own[0].end_s) / 2 / HOUR_S + own[0].service.demand.offset_h
+    return outside_c(site.cooling, middle_h % 24.0, place.rise_now_k)
 
 
 def _find_clock(counter: Counter, plans: list[Plan], place: Place, own: list[Plan], cap: float) -> None:
@@ -472,6 +483,8 @@ def _remember(plan: Plan, lost: dict[str, float]) -> None:
     service.latest_by_kind = plan.parts
     service.asked_per_s, service.served_per_s = plan.latent_per_s, plan.granted_per_s
     service.history.append((plan.end_s, plan.latent_per_s))
+    if len(service.history) >= 2 * HISTORY:
+        del service.history[:HISTORY]
     churn = service.resolved.service.traffic.demand.churn
     if churn is not None:
         asked = sum(row["requests_arrived"] for row in plan.rows)

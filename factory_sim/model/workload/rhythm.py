@@ -6,6 +6,7 @@ hour 0 is *taken as* midnight and trace day 0 as Monday, unless a shift is given
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -31,7 +32,7 @@ class RateShape:
 
     def __call__(self, hours: np.ndarray | float) -> np.ndarray | float:
         """Return the relative rate at `hours` since Monday 00:00: continuous, never negative, mean 1."""
-        edges, area, slopes = self._area()
+        edges, area, slopes = self._area
         at = (np.asarray(hours, float) - self.shift_h) % HOURS_A_WEEK
         piece = np.minimum(at.astype(int), HOURS_A_WEEK - 1)
         t = at - edges[piece]
@@ -51,11 +52,12 @@ class RateShape:
         return float(np.max(self(np.arange(0, HOURS_A_WEEK, 1 / 12))))
 
     def _integral(self, hours: np.ndarray) -> np.ndarray:
-        edges, area, slopes = self._area()
+        edges, area, slopes = self._area
         shifted = hours - self.shift_h
         weeks = np.floor(shifted / HOURS_A_WEEK)
         return weeks * area[-1] + hermite(edges, area, slopes, shifted - weeks * HOURS_A_WEEK)
 
+    @cached_property
     def _area(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Knots of the integrated rate: a monotone cubic through it keeps every hour's mean and never goes
         negative."""

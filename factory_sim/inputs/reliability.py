@@ -39,7 +39,12 @@ def _rows(name: str) -> dict[str, dict[str, str]]:
 
 def operation(item: str, stated: float | None = None) -> float:
     """`stated`, or the packaged value of an item of operations.csv in its unit there."""
-    return float(_rows("operations.csv")[item]["value"]) if stated is None else stated
+    return _packaged(item) if stated is None else stated
+
+
+@cache
+def _packaged(item: str) -> float:
+    return float(_rows("operations.csv")[item]["value"])
 
 
 @cache

@@ -54,6 +54,8 @@ class Plan:
     """(network time s, requests/s) of the part of it that has a network time."""
     sent: float = 0.0
     """Requests that went to other services."""
+    up: dict[str, float] = field(default_factory=dict)
+    """Instances that serve, by key, without those switched off (set when demand is granted)."""
     granted_per_s: float = 0.0
     limit_per_s: float = math.inf
     held_by_users: bool = False
@@ -162,7 +164,7 @@ def _grant(plan: Plan) -> None:
     service = plan.service
     spec = service.resolved.service
     demand, admission = spec.traffic.demand, spec.admission
-    up = _serving(plan)
+    plan.up = up = _serving(plan)
     capacity = {key: service.capacity_per_s(key, plan.slower) for key in up}
     tested = sum(count * capacity[key] for key, count in up.items())
     limit = admission.headroom * tested if admission.limit == "load_test" else (math.inf if tested else 0.0)
@@ -207,8 +209,8 @@ def _overflow(plans: list[Plan]) -> None:
         if scale:
             other.rates = {key: rate * scale for key, rate in other.rates.items()}
         else:
-            up = {key: other.service.capacity_per_s(key, other.slower) for key in _serving(other)}
-            tested = sum(_serving(other)[key] * value for key, value in up.items())
+            up = {key: other.service.capacity_per_s(key, other.slower) for key in other.up}
+            tested = sum(other.up[key] * value for key, value in up.items())
             other.rates = {key: moved / plan.seconds * value / tested for key, value in up.items()}
         other.granted_per_s += moved / plan.seconds
         other.received_per_s += moved / plan.seconds
@@ -231,7 +233,7 @@ def _play(counter: Counter, plans: list[Plan], probe: bool) -> None:
         _grant(plan)
     _overflow(plans)
     for plan in plans:
-        up = _serving(plan)
+        up = plan.up
         plan.parts, plan.rows = {}, []
         hours = 0.0 if probe else plan.seconds
         if plan.service.resolved.beside and sum(plan.rates.values()) > 0.0:
@@ -456,7 +458,7 @@ def _capacity(service: Service, key: str) -> float:
 def _shares(plan: Plan) -> list[float]:
     """Share of the service's demand that each row stands for: by capacity, evenly where nothing serves."""
     rows = _rows_of(plan)
-    up = _serving(plan)
+    up = plan.up
     weights = [up.get(count.key, 0.0) * plan.service.capacity_per_s(count.key, plan.slower) for count in rows]
     total = sum(weights)
     return [weight / total for weight in weights] if total else [1.0 / len(rows)] * len(rows)

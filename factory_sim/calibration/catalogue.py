@@ -361,5 +361,17 @@ def import_profile(
         lines.append(
             f"{one['profile']}: median error of all its rows TPOT {error['tpot_median']} %, TTFT {error['ttft_median']} %"
         )
+    alone = own_errors(task, own)
+    lines.append(
+        f"your {alone['points']} point{'s' * (alone['points'] != 1)} alone, fitted beside the packaged rows: median error TPOT {alone['tpot_median']} %, "
+        f"TTFT {alone['ttft_median']} %; P90 {alone['tpot_p90']} and {alone['ttft_p90']} %"
+    )
     lines.append(f"written to {out}; a stage uses it with `system: {{..., profiles: {out}}}`")
-    return {"lines": lines, "profiles": names, "folder": str(out)}
+    return {"lines": lines, "profiles": names, "folder": str(out), "own_error_percent": alone}
+
+
+def own_errors(task: fit.Problem, own: "pd.DataFrame") -> dict[str, float]:
+    """Errors of a fit on the points of one file, per cent, and how many of them were fitted."""
+    places = np.flatnonzero(task.rows.measurement_id.isin(own.measurement_id))
+    errors = profile_files.played_errors(fit.take(task, places))
+    return {"points": len(places)} | profile_files.error_percent(errors)

@@ -5,7 +5,13 @@ from typing import TYPE_CHECKING, Any
 from factory_sim.errors import PriceError, ProfileError
 from factory_sim.inputs import catalog
 from factory_sim.inputs.prices import price_book
-from factory_sim.model.generation import generation_model, generation_service, measured_rows, profile_name
+from factory_sim.model.generation import (
+    generation_model,
+    generation_service,
+    measured_rows,
+    profile_name,
+    rows_of_profile,
+)
 from factory_sim.units import HOUR_S
 
 if TYPE_CHECKING:
@@ -96,6 +102,14 @@ def estimate_table(model: str, gpu: str, n_gpus: int, batches) -> "pd.DataFrame"
             }
         )  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def measured_batches(model: str, gpu: str, n_gpus: int) -> list[int]:
+    """Batch sizes that were measured of a model on so many GPUs (of the GPU that lends its rows, where it has none)."""
+    service = generation_service(model, gpu, n_gpus)
+    return sorted(
+        {row.batch_size for row in rows_of_profile(service.profile) if row.n_gpus == n_gpus}
+    )  # fmt: skip
 
 
 def rent_usd_per_hour(gpu: str) -> float | None:

@@ -8,6 +8,7 @@ with the suite's method for that same submission.
 """
 
 import csv
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
@@ -44,21 +45,29 @@ def _rows() -> tuple[dict[str, str], ...]:
         return tuple({name: row[name] for name in row if name not in DERIVED} for row in csv.DictReader(file))
 
 
-def mlperf_page(
-    model: str | None = None,
-    *,
-    scenario: str | None = None,
-    version: str | None = None,
-    accelerator: str | None = None,
-    division: str | None = None,
-) -> str:
-    """Return the page as text: an index of what is held without `model`, else its results in comparable tables.
+@dataclass(frozen=True)
+class Chosen:
+    """Which results are asked for; None: whatever it is."""
 
-    `scenario`: Offline, Server or Interactive. `version`: e.g. v6.0. `accelerator`: short family name (H100, MI355X).
-    `division`: closed or open. Raises MeasurementError where a name is not in the table or nothing is left.
+    model: str | None = None
+    """Model of the benchmark, e.g. llama2-70b."""
+    scenario: str | None = None
+    """Offline, Server or Interactive."""
+    version: str | None = None
+    """Version of the benchmark, e.g. v6.0."""
+    accelerator: str | None = None
+    """Short name of a family, e.g. H100, MI355X."""
+    division: str | None = None
+    """closed or open."""
+
+
+def mlperf_page(chosen: Chosen) -> str:
+    """Return the page as text: an index of what is held where no model is chosen, else its results in comparable tables.
+
+    Raises MeasurementError where a name is not in the table or nothing is left.
     """
-    kept = mlperf_rows(model, scenario=scenario, version=version, accelerator=accelerator, division=division)
-    if model is None:
+    kept = mlperf_rows(chosen)
+    if chosen.model is None:
         return _index(kept)
     tables = sorted({_table_of(row) for row in kept})
     lines = [f"{NAME} Inference, datacenter: {kept[0]['model']}", ""]
@@ -71,19 +80,12 @@ def mlperf_page(
     return "\n".join(lines) + "\n"
 
 
-def mlperf_rows(
-    model: str | None = None,
-    *,
-    scenario: str | None = None,
-    version: str | None = None,
-    accelerator: str | None = None,
-    division: str | None = None,
-) -> list[dict[str, str]]:
-    """Return the rows of the table that match, as published; filters and errors as for `mlperf_page`."""
+def mlperf_rows(chosen: Chosen) -> list[dict[str, str]]:
+    """Return the rows of the table that match, as published; errors as for `mlperf_page`."""
     kept = list(_rows())
     for column, wanted in (
-        ("model", model), ("scenario", scenario), ("round", version), ("accelerator_family", accelerator),
-        ("division", division),
+        ("model", chosen.model), ("scenario", chosen.scenario), ("round", chosen.version),
+        ("accelerator_family", chosen.accelerator), ("division", chosen.division),
     ):  # fmt: skip
         if wanted is None:
             continue

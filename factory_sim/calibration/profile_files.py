@@ -107,7 +107,7 @@ def profile_pages(task: fit.Problem, errors: np.ndarray) -> dict[str, str]:
                         column: [float(group[column].min()), float(group[column].max())]
                         for column in ("in_flight", "isl", "osl")
                     },
-                    "error_percent": _error_percent(errors[group.index]),
+                    "error_percent": error_percent(errors[group.index]),
                 }
             )
         page = {
@@ -115,7 +115,7 @@ def profile_pages(task: fit.Problem, errors: np.ndarray) -> dict[str, str]:
             "model": first.model, "gpu": first.gpu, "engine": first.backend, "precision": first.precision,
             "rows": len(part),
             "units": units,
-            "error_percent": _error_percent(errors[part.index]),
+            "error_percent": error_percent(errors[part.index]),
             "systems": systems,
             "sources": sorted({_origin(row.source) for row in part.itertuples()}),
             "measurements": list(part.measurement_id),
@@ -136,7 +136,7 @@ def _short(values) -> list[float]:
     return [float(f"{value:.5g}") for value in values]
 
 
-def _error_percent(errors: np.ndarray) -> dict[str, float]:
+def error_percent(errors: np.ndarray) -> dict[str, float]:
     """Median and P90 of absolute errors of TTFT and TPOT, per cent, on the rows that were fitted."""
     size = 100 * np.abs(np.expm1(-errors))
     return {

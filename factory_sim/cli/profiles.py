@@ -26,6 +26,42 @@ def _print(frame, title: str) -> None:
     Console(highlight=False).print(tidy_table(frame, title=title))
 
 
+def _print_list(found) -> None:
+    """The configurations as one table, or, where the window is too narrow for it, profile by profile without dates."""
+    from rich.console import Console
+
+    from factory_sim.reports.tables import tidy_table
+
+    console, title = Console(highlight=False), f"{len(found)} measured configurations"
+    table = tidy_table(found, title=title)
+    if table.width <= console.width:
+        console.print(table)
+        return
+    print(title)
+    heads = ("layout", "rows", "in flight", "isl", "osl", "TPOT%", "TTFT%")
+    rows = []
+    for row in found.itertuples(index=False):
+        errors = [
+            f"{value:.1f}" if value is not None and value == value else "-"
+            for value in (row.tpot_error_percent, row.ttft_error_percent)
+        ]
+        layout = row.layout if row.speculation in ("", "none") else f"{row.layout} {row.speculation}"
+        told = ", ".join(word for word in (row.profile, row.mode, row.trust) if word)
+        rows.append((told, (layout, str(row.rows), row.concurrency, row.isl, row.osl, *errors)))
+    widths = [max(map(len, cells)) for cells in zip(heads, *(cells for _, cells in rows))]
+    line = "  ".join(f"{{:{'<' if place in (0, 2, 3, 4) else '>'}{width}}}" for place, width in enumerate(widths))
+    print("  " + line.format(*heads))
+    before = ""
+    for told, cells in rows:
+        if told != before:
+            print(told)
+        if any(cells[:1] + cells[2:5]):
+            print(("  " + line.format(*cells)).rstrip())
+        before = told
+    print("in flight: requests, or outputs in a batch; errors: median of the fit, per cent")
+    print("dates of the runs: in a wider window, or with --json")
+
+
 def _records(frame) -> list[dict]:
     """The rows of a table for JSON; what is not known is null."""
     return json.loads(frame.to_json(orient="records", double_precision=15))
@@ -64,7 +100,7 @@ def list_profiles(
     if as_json:
         _dump(_records(found))
     else:
-        _print(found.drop(columns=["model", "gpu", "engine", "precision"]), f"{len(found)} measured configurations")
+        _print_list(found.drop(columns=["model", "gpu", "engine", "precision"]))
 
 
 @app.command()
@@ -164,8 +200,13 @@ def estimate(
     isl: Annotated[int, typer.Option(help="Longest prompt, tokens (uniform from 0.8 of it).")] = 1024,
     osl: Annotated[int, typer.Option(help="Longest answer, tokens (uniform from 0.8 of it).")] = 1024,
     concurrency: Annotated[
-        str, typer.Option(help="Requests in flight on one instance (images or videos in a batch), separated by commas.")
-    ] = "1,4,16,64,256",
+        str | None,
+        typer.Option(
+            help="Requests in flight on one instance (images or videos in a batch), separated by commas. Left out: "
+            "1,4,16,64,256; of an image or video model the batches that were measured.",
+            show_default=False,
+        ),
+    ] = None,
     as_of: Annotated[str | None, typer.Option("--as-of", metavar="DATE", help="Date of the software.")] = None,
     like: Annotated[
         str | None, typer.Option("--like", metavar="GPU", help="Measured GPU whose efficiencies to take.")
@@ -180,13 +221,15 @@ def estimate(
     from factory_sim.inputs.parallelism import parse_parallelism
 
     try:
-        loads = [int(part) for part in concurrency.split(",")]
+        loads = [int(part) for part in (concurrency or "1,4,16,64,256").split(",")]
     except ValueError:
         raise ProfileError(f"--concurrency: '{concurrency}' is not a list of whole numbers; e.g. 1,4,16") from None
     if generation_tables.is_generation(model):
         if precision.lower() != "bf16":
             raise ProfileError(f"--precision: image and video models were measured in bf16 only, not {precision}")
-        found = generation_tables.estimate_table(model, gpu, parse_parallelism(parallelism).gpus, loads)
+        gpus = parse_parallelism(parallelism).gpus
+        batches = loads if concurrency else generation_tables.measured_batches(model, gpu, gpus)
+        found = generation_tables.estimate_table(model, gpu, gpus, batches)
         if as_json:
             _dump(_records(found))
         else:
@@ -356,10 +399,10 @@ def mlperf(
     as_json: AsJson = False,
 ) -> None:
     """MLPerf(R) results on a page of their own, as published; never fitted, never beside other figures."""
-    from factory_sim.calibration.mlperf import closing, mlperf_page, mlperf_rows
+    from factory_sim.calibration.mlperf import Chosen, closing, mlperf_page, mlperf_rows
 
-    chosen = {"accelerator": accelerator, "scenario": scenario, "version": version, "division": division}
+    chosen = Chosen(model, scenario, version, accelerator, division)
     if as_json:
-        _dump({"results": mlperf_rows(model, **chosen), "footnotes": [line for line in closing() if line]})
+        _dump({"results": mlperf_rows(chosen), "footnotes": [line for line in closing() if line]})
     else:
-        sys.stdout.write(mlperf_page(model, **chosen))
+        sys.stdout.write(mlperf_page(chosen))

@@ -50,7 +50,7 @@ RUN_FIGURES = {
 
 COLUMN_UNITS = {
     "_usd_per_million_tokens": "USD", "_usd_per_hour": "USD", "_usd_per_gpu_hour": "USD", "_usd": "USD",
-    "_tokens_per_s": "tokens/s", "_s": "s", "_fraction": "fraction", "_share": "fraction", "_percent": "%",
+    "_tokens_per_s": "tokens/s", "_per_s": "1/s", "_s": "s", "_fraction": "fraction", "_share": "fraction", "_percent": "%",
     "_kwh": "kWh", "_j": "J", "_w": "W", "_bytes": "bytes", "_tokens": "tokens", "_gpus": "GPUs",
 }  # fmt: skip
 """Unit of a column by the end of its name, longest first."""
@@ -224,6 +224,11 @@ class TidyTable:
                 table.add_row(*(Text(_ascii(text) if options.ascii_only else text) for text in shown))
             yield table
             yield Text("")
+
+    @property
+    def width(self) -> int:
+        """The width that the table asks for in one block, nothing folded."""
+        return sum(map(self._natural, range(len(self.headers)))) + _GAP * (len(self.headers) - 1)
 
     def _widened(self, widths: list[int], places: list[int], room: int) -> list[int]:
         """Give text columns of a block the room that is left in it."""

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from factory_sim.calibration import accuracy, closed_form, fit
+from factory_sim.calibration import accuracy, catalogue, closed_form, fit, profile_files
 from factory_sim.calibration.covariance import covariance_of
 from factory_sim.inputs.measurements import serving
 from factory_sim.model.step_time import INDEX, PARAMETERS
@@ -96,3 +96,11 @@ def test_every_row_is_left_out_once_with_all_of_its_kind(scheme):
         "model_gpu": ["model", "gpu"], "family": ["model"], "gpu": ["gpu"],
     }[scheme]  # fmt: skip
     assert table.assign(number=number).groupby(kind).number.nunique().max() == 1
+
+
+def test_errors_of_ones_own_points_are_those_of_these_points_alone(rows):
+    task = fit.fit(rows, plays=1)
+    errors, own = profile_files.played_errors(task), rows.iloc[[1, 4, 5]]
+    told = catalogue.own_errors(task, own)
+    assert told == {"points": 3} | profile_files.error_percent(errors[[1, 4, 5]])
+    assert told != {"points": 3} | profile_files.error_percent(errors)

@@ -78,3 +78,23 @@ def test_mlperf_stands_alone_with_its_footnotes():
     found = json.loads(profiles("mlperf", "deepseek-r1", "--json"))
     assert found["results"]
     assert found["footnotes"]
+
+
+def test_a_narrow_window_lists_profile_by_profile_and_cuts_nothing(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = profiles("list").splitlines()
+    assert max(map(len, lines)) <= 80
+    every = records("list")
+    assert sum(line.startswith("  ") for line in lines) == 1 + sum(bool(row["layout"]) for row in every)
+    at = lines.index("deepseek-r1.b200.sglang.fp4, agg, measured")
+    first = next(row for row in every if row["profile"] == "deepseek-r1.b200.sglang.fp4")
+    assert lines[at + 1].split()[:3] == [first["layout"], str(first["rows"]), first["concurrency"]]
+
+
+def test_an_estimate_of_a_video_model_takes_the_batches_that_were_measured():
+    found = records("estimate", "--model", "HunyuanVideo", "--gpu", "b200", "--parallelism", "tp8", "--precision", "bf16")
+    assert [row["batch"] for row in found] == [1, 2, 4, 8, 16]
+    assert {row["trust"] for row in found} == {"measured"}
+    asked = records("estimate", "--model", "HunyuanVideo", "--gpu", "b200", "--parallelism", "tp8", "--precision", "bf16",
+                    "--concurrency", "3")  # fmt: skip
+    assert [row["batch"] for row in asked] == [3]

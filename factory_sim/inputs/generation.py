@@ -10,7 +10,7 @@ ENGINE = "diffusion"
 """The engine that says that a system makes images or videos."""
 _TOKEN_KEYS = (
     "precision", "parallelism", "speculation", "as_of", "max_sequences", "max_batched_tokens", "kv_cache_tokens",
-    "profiles",
+    "profiles", "anchor",
 )  # fmt: skip
 """Keys of the systems of language models."""
 
@@ -115,13 +115,15 @@ def check_service(service) -> None:
 def _of_tokens(service):
     """(key, what is wrong) of every setting that is about tokens."""
     traffic, rules, demand = service.traffic, service.scheduling, service.traffic.demand
-    for name in ("reasoning", "common_prompts", "trace", "reading_tokens_per_s"):
+    for name in ("reasoning", "common_prompts", "trace", "chats", "reading_tokens_per_s"):
         if getattr(traffic, name) is not None:
             yield f"traffic.{name}", "describes prompts and answers"
     if traffic.lengths != type(traffic).model_fields["lengths"].default:
         yield "traffic.lengths", "are lengths of prompts and answers"
     if service.prefix_cache is not None:
         yield "prefix_cache", "keeps tokens of prompts"
+    if service.beside:
+        yield "beside", "puts systems of language models behind one router"
     if service.batch is not None:
         yield "batch", "is for jobs of prompts and answers"
     if service.context_window == "refuse":

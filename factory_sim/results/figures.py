@@ -174,7 +174,7 @@ def _about(figure: str) -> str:
         return "images" if "image" in figure else "videos"
     if figure.startswith("time_to_output"):
         return "outputs"
-    return "tokens" if "token" in figure or figure.startswith(("ttft", "tpot", "e2e", "prefix_cache")) else ""
+    return "tokens" if "token" in figure or figure.startswith(("ttft", "tpot", "e2e", "prefix_cache", "reader")) else ""
 
 
 def ratio_figures(base: pd.DataFrame, other: pd.DataFrame, *, paired: bool) -> pd.DataFrame:

@@ -11,7 +11,9 @@ from factory_sim.engine.load_test import load_test
 from factory_sim.engine.outputs import one_output
 from factory_sim.engine.watts import host_watts
 from factory_sim.errors import CapacityError, FactorySimError, PriceError, ProfileError, ScenarioError
+from factory_sim.inputs.generation import _TOKEN_KEYS, DiffusionSystem
 from factory_sim.inputs.overrides import parse_scenario
+from factory_sim.inputs.services import System
 from factory_sim.model.generation import generation_service, generation_system, measured_rows
 from factory_sim.results.run import run
 
@@ -241,3 +243,21 @@ def test_a_language_model_without_tokens_is_refused():
     raw["money"]["plans"]["chat"] = {"image_usd": 0.1}
     with pytest.raises(FactorySimError, match="input_usd_per_million and output_usd_per_million"):
         run(parse_scenario(raw))
+
+
+def test_every_key_of_a_language_system_is_told_apart_from_those_of_an_image_system():
+    assert set(_TOKEN_KEYS) == set(System.model_fields) - set(DiffusionSystem.model_fields)
+
+
+def test_a_service_makes_one_kind_of_output_and_stands_behind_no_router_of_tokens():
+    raw = scenario(images=IMAGES)
+    later = copy.deepcopy(IMAGES["stages"][0]) | {"name": "film", "from_day": 0.6, "model": "Wan2.1-T2V-1.3B"}
+    raw["services"]["images"]["slo"]["time_to_output_p95_s"] = 400
+    raw["duration_days"] = 1
+    raw["services"]["images"]["stages"].append(later)
+    with pytest.raises(ScenarioError, match="one makes images, another videos; they are two services"):
+        run(parse_scenario(raw))
+    raw = scenario(images=IMAGES)
+    raw["services"]["images"]["beside"] = [{"name": "old", "gpus": 8, "system": CHAT["stages"][0]["system"]}]
+    with pytest.raises(ScenarioError, match="beside puts systems of language models"):
+        parse_scenario(raw)

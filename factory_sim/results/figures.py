@@ -162,10 +162,11 @@ def _of_jobs(found: pd.DataFrame, jobs: list[str]) -> np.ndarray:
 def _applies(found: pd.DataFrame, makers: dict[str, str]) -> np.ndarray:
     """Rows whose figure means something for their service: of tokens, of images or of videos."""
     made = found["service"].map(lambda name: makers.get(name, "tokens"))
-    about = found["figure"].map(_about)
-    return ((found["service"] == "all") | (about == "") | (about == made)).to_numpy() | (
-        (about == "outputs") & (made != "tokens")
-    ).to_numpy()
+    about, all_services = found["figure"].map(_about), found["service"] == "all"
+    any_tokens = bool((made[~all_services] == "tokens").any())
+    of_all = all_services & ((about != "tokens") | any_tokens)
+    own = ~all_services & ((about == made) | ((about == "outputs") & (made != "tokens")))
+    return (of_all | own | (about == "")).to_numpy()
 
 
 def _about(figure: str) -> str:
@@ -450,18 +451,24 @@ def is_step(window: str) -> bool:
 def _first_to_last_at(found: pd.DataFrame, column: str) -> pd.DataFrame:
     wide = found.pivot(index="replication", columns=["figure", "window"], values=column)
     windows = [str(window) for window in dict.fromkeys(found["window"])]
-    cost, revenue, tokens = (wide[name] for name in ("cost_per_million_output_tokens", "revenue", "output_tokens"))
-    weeks = [window for window in windows if window.startswith("week_")]
+    revenue, weeks = wide["revenue"], [window for window in windows if window.startswith("week_")]
+    growth = {"revenue_growth_first_to_last_week": revenue[weeks[-1]] / _positive(revenue[weeks[0]])}
+    ratios = growth | _token_ratios(wide, windows, weeks)
+    ratios = pd.DataFrame({name: ratios[name] for name in UNITS if name in ratios})
+    long = ratios.melt(ignore_index=False, var_name="figure").reset_index()
+    return long.assign(window="whole", service="all")[["window", "service", "replication", "figure", "value"]]
+
+
+def _token_ratios(wide: pd.DataFrame, windows: list[str], weeks: list[str]) -> dict[str, pd.Series]:
+    """Ratios of the first and the last week and stage of a factory that makes tokens; none of one that makes none."""
+    if "output_tokens" not in wide:
+        return {}
+    cost, tokens = wide["cost_per_million_output_tokens"], wide["output_tokens"]
     stages = [window for window in windows if is_step(window) and (tokens[window] > 0).all()] or [
         window for window in windows if window.startswith("stage_")
     ]
-    ratios = pd.DataFrame(
-        {
-            "cost_reduction_first_to_last_week": cost[weeks[0]] / cost[weeks[-1]],
-            "revenue_growth_first_to_last_week": revenue[weeks[-1]] / _positive(revenue[weeks[0]]),
-            "output_token_growth_first_to_last_week": tokens[weeks[-1]] / _positive(tokens[weeks[0]]),
-            "cost_reduction_first_to_last_stage": cost[stages[0]] / cost[stages[-1]],
-        }
-    )
-    long = ratios.melt(ignore_index=False, var_name="figure").reset_index()
-    return long.assign(window="whole", service="all")[["window", "service", "replication", "figure", "value"]]
+    return {
+        "cost_reduction_first_to_last_week": cost[weeks[0]] / cost[weeks[-1]],
+        "output_token_growth_first_to_last_week": tokens[weeks[-1]] / _positive(tokens[weeks[0]]),
+        "cost_reduction_first_to_last_stage": cost[stages[0]] / cost[stages[-1]],
+    }

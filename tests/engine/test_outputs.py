@@ -163,6 +163,12 @@ def test_a_service_has_the_figures_of_what_it_makes_and_no_others(studio):
     assert not {"images", "videos", "time_to_output_p95", "cost_per_image"} & named["chat"]
 
 
+def test_a_factory_without_tokens_has_no_figure_of_tokens():
+    figures = set(played(scenario(images=IMAGES)).figures.figure)
+    assert {"images", "cost_per_image", "revenue_growth_first_to_last_week"} <= figures
+    assert not {"ttft_p95", "output_tokens", "cost_reduction_first_to_last_week", "energy_per_output_token"} & figures
+
+
 def test_outputs_are_sold_at_their_price_and_tokens_at_theirs(studio):
     windows = studio.tables["windows"]
     images, videos = (windows.query("service == @name") for name in ("images", "videos"))

@@ -164,20 +164,13 @@ def upgrade(
         yield env.timeout(event.canary_hours * HOUR_S)
         metric = "tpot" if service.resolved.makes == MAKES_TOKENS else "time_to_output"
         ratio = service.quantile(metric, 0.5, new.key) / service.quantile(metric, 0.5, old.key)
+        told = f"median {'TPOT' if metric == 'tpot' else 'time to output'} of the trial {ratio:.2f} times the others'"
         if ratio > event.worst_tpot:
-            journal.note(
-                env.now,
-                "rolled_back",
-                service.name,
-                "upgrade",
-                f"median {'TPOT' if metric == 'tpot' else 'time to output'} of the trial {ratio:.2f} times the others'",
-            )
+            journal.note(env.now, "rolled_back", service.name, "upgrade", told)
             yield from _restart(env, service, new.key, old.key, service.fleet.up(new.key), downtime_s)
             service.changing = False
             return
-        journal.note(
-            env.now, "canary_passed", service.name, "upgrade", f"median TPOT of the trial {ratio:.2f} times the others'"
-        )
+        journal.note(env.now, "canary_passed", service.name, "upgrade", told)
     rest, batches = service.fleet.up(old.key), max(round(event.hours), 1)
     moved = 0
     for batch in range(1, batches + 1):

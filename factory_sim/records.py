@@ -1,9 +1,10 @@
 """The one base of every input record: frozen, strict, documented by its attribute docstrings; and the field types they share."""
 
+import re
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -17,7 +18,14 @@ def with_offset(moment: datetime) -> datetime:
     return moment
 
 
-Moment = Annotated[datetime, AfterValidator(with_offset)]
+def without_zone(raw: Any) -> Any:
+    """The raw moment, unless it names a time zone: whether that is summer time would have to be guessed."""
+    if isinstance(raw, str) and re.search(r"[A-Za-z]+/[A-Za-z]+|\b(?!UTC\b)[A-Z]{3,4}\b", raw):
+        raise ValueError(f"{raw!r} names a time zone; give the UTC offset of that moment, e.g. 2026-07-06T00:00:00+02:00")
+    return raw
+
+
+Moment = Annotated[datetime, BeforeValidator(without_zone), AfterValidator(with_offset)]
 
 
 class Record(BaseModel):

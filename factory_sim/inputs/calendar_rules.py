@@ -7,6 +7,7 @@ from itertools import combinations, pairwise
 
 from factory_sim.errors import closest
 from factory_sim.inputs.generation import promise_kind
+from factory_sim.inputs.parallelism import parse_parallelism
 from factory_sim.units import DAY_S, HOUR_S
 
 WHILE = {
@@ -29,12 +30,25 @@ def check(scenario) -> None:
     for site in scenario.places:
         _gpus_fit(scenario, site)
     for day, index, event in _moments(scenario):
+        if event.kind in ("delivery", "move"):
+            _whole_instances(scenario, day, f"events.{index} ({event.kind})", event)
         if event.kind == "breakdown" and event.service:
             holds = gpus_held(scenario, event.service, day)
             if event.gpus > holds:
                 raise ValueError(
                     f"events.{index} (breakdown) on day {day:g}: {event.gpus:,} GPUs stop, but {event.service} holds {holds:,}"
                 )
+
+
+def _whole_instances(scenario, day: float, where: str, event) -> None:
+    """GPUs that are delivered or moved make up whole instances of the stage of the day, of both services."""
+    for name in filter(None, (event.service, getattr(event, "to", None))):
+        system = [stage for stage in scenario.services[name].stages if stage.from_day <= day][-1].system
+        if getattr(system, "parallelism", None) is None:
+            continue
+        size = parse_parallelism(system.parallelism).gpus
+        if event.gpus % size:
+            raise ValueError(f"{where} on day {day:g}: {event.gpus:,} GPUs are no whole instances of {name} ({size} GPUs each)")
 
 
 def _names(scenario) -> None:

@@ -86,9 +86,11 @@ def _answer(pipe: Connection, file: str, name: str) -> None:
         spec = importlib.util.spec_from_file_location("user_policy", file)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
+        functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        if name not in functions:
+            pipe.send(("failed", f"it has no function '{name}'{closest(name, functions)}"))
+            return
         function = getattr(module, name)
-        if not callable(function):
-            raise TypeError(f"'{name}' is no function")
     except BaseException as error:
         pipe.send(("failed", f"{type(error).__name__}: {error}"))
         return

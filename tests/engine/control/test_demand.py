@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from bed import another, play, resolved, same, scenario
+from bed import STAGE, another, play, resolved, same, scenario
 
 from factory_sim.engine.control.demand import Backlog, DemandState, adopted, growth, rate_series, spike_factor, willing
 from factory_sim.engine.control.distance import farther
@@ -256,6 +256,10 @@ def test_users_held_to_requests_per_minute_and_what_that_turns_away():
             [{"kind": "spike", "at": "2026-07-07T00:00:00", "service": "chat", "multiplier": 2, "hours": 1}],
             "UTC offset",
         ),
+        (
+            [{"kind": "spike", "at": "2026-03-29T02:30:00 Europe/Berlin", "service": "chat", "multiplier": 2, "hours": 1}],
+            "names a time zone; give the UTC offset",
+        ),
         ([{"kind": "spike", "service": "chat", "multiplier": 2, "hours": 1}], "exactly one of at_day and at"),
         (
             [{"kind": "price_change", "at_day": 1, "service": "chat", "multiplier": m} for m in (1, 2)],
@@ -270,6 +274,14 @@ def test_users_held_to_requests_per_minute_and_what_that_turns_away():
 def test_wrong_events_are_named_with_their_time(events, message):
     with pytest.raises(ScenarioError, match=message):
         scenario(events=events)
+
+
+def test_deliveries_and_moves_are_of_whole_instances():
+    eight = STAGE | {"gpus": 16, "system": STAGE["system"] | {"parallelism": "tp8pp1ep1dpaFr1"}}
+    services = {"chat": another(stages=[eight]), "a": another(stages=[eight])}
+    for event in ({"kind": "move", "to": "a"}, {"kind": "delivery"}):
+        with pytest.raises(ScenarioError, match=r"events.0 .* 12 GPUs are no whole instances of chat \(8 GPUs each\)"):
+            scenario(services=services, events=[event | {"at_day": 1, "service": "chat", "gpus": 12}])
 
 
 def test_replicas_cannot_move_to_two_services():

@@ -113,7 +113,8 @@ class Upgrade(_Event):
     canary_hours: NonNegative = 6.0
     """Hours that they are watched."""
     worst_tpot: PositiveFloat = 1.05
-    """Rolled back if the median TPOT of the trial exceeds the others' times this, at the same relative load."""
+    """Rolled back if the median TPOT of the trial (of images and videos the time to output) exceeds the others' times
+    this, at the same relative load."""
 
 
 class Breakdown(_Event):

@@ -13,12 +13,13 @@ from factory_sim.results.store import StoredRun, figures_frame
 
 HEADLINES = (
     "cost_reduction_first_to_last_week", "revenue_growth_first_to_last_week", "cost_per_million_output_tokens",
-    "revenue", "margin", "slo_attainment",
+    "cost_per_image", "cost_per_video_second", "revenue", "margin", "slo_attainment",
 )  # fmt: skip
 CHART_NAMES = {
     "money": "Cost, revenue and margin",
     "latency": "Latency against the promise",
     "traffic": "Demand, served and turned away",
+    "outputs": "What was made, and what each cost",
     "waterfall": "From the first stage to the last",
     "frontier": "Throughput and cost against speed for each user",
     "timeline": "What happened, and what it did",

@@ -21,6 +21,7 @@ from factory_sim.inputs.scenario import Scenario
 from factory_sim.inputs.services import Instances, Service, Stage, System
 from factory_sim.inputs.traces import Trace
 from factory_sim.model.anchors import anchored
+from factory_sim.model.rank_balance import with_uneven_ranks
 from factory_sim.model.serving import ServingSystem, serving_system
 from factory_sim.model.workload import (
     GENERATED,
@@ -249,7 +250,17 @@ def planned_system(
         folder=folder,
     )
     names = wanted.anchor.model_dump(exclude_none=True) if wanted.anchor else {}
-    return anchored(system, wanted.engine, names, as_of=wanted.as_of, folder=folder) if names else system
+    if names:
+        system = anchored(system, wanted.engine, names, as_of=wanted.as_of, folder=folder)
+    if not wanted.uneven_ranks:
+        return system
+    uneven = with_uneven_ranks(system)
+    if uneven is None:
+        raise ScenarioError(
+            f"system.uneven_ranks: {wanted.parallelism} has no data-parallel attention to decode with, as "
+            "tp8pp1ep8dpaTr1 or P1x4-D1x8dep have"
+        )
+    return uneven
 
 
 def _tested(

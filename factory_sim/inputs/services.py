@@ -62,6 +62,9 @@ class System(Record):
     """KV cache of one worker, tokens; from memory less weights when left out."""
     anchor: Anchor | None = None
     """Published throughput of each role that the fitted step times are scaled to; the system is then `estimated`."""
+    uneven_ranks: bool = False
+    """Play the ranks of data-parallel attention one by one: a step waits for the fullest, so that uneven lengths cost more than
+    the even ones of the measured runs. Without, all lengths have the mean imbalance of those."""
     profiles: str | None = None
     """Folder of own profiles that `profiles import` or `profiles fit` wrote; the packaged ones when left out."""
 

@@ -38,6 +38,12 @@ class StepCosts:
     """Tokens that a decoding sequence puts into each step: 1 + k with k drafted tokens to verify."""
     attention_cap_tokens: int = 0
     """Sparse attention: a sequence attends to min(held, cap) tokens; 0 means no cap."""
+    attention_ranks: int = 1
+    """Ranks of data-parallel attention whose fullest a step waits for: the term of cached tokens is then
+    ``kv_s * ranks * (tokens of the fullest rank) / rank_balance[n]`` with n decoding sequences. 1: all ranks count as even."""
+    rank_balance: np.ndarray | None = None
+    """float64, by number of decoding sequences: fullest rank over the mean rank in the runs that `kv_s` was fitted to, since
+    `kv_s` holds that already; longer than the most sequences. Needed with several ranks."""
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,7 @@ class Request:
     reserved: int = 0
     nodes: list = field(default_factory=list)
     produced: int = 0
+    rank: int = 0
 
     @property
     def growth(self) -> int:
@@ -148,9 +149,22 @@ class WorkerState:
         return -(-node.tokens // self.block)
 
     def attended(self):
-        cap = self.kind.step.attention_cap_tokens
-        tokens = [r.held() / UNIT for r in self.decoding()]
-        return sum(min(t, cap) if cap else t for t in tokens)
+        cap, ranks = self.kind.step.attention_cap_tokens, self.kind.step.attention_ranks
+        sums = [0.0] * ranks
+        for r in self.decoding():
+            tokens = r.held() / UNIT
+            sums[r.rank] += min(tokens, cap) if cap else tokens
+        if ranks == 1:
+            return sums[0]
+        return ranks * max(sums) / self.kind.step.rank_balance[len(self.decoding())]
+
+    def begin_decoding(self, r):
+        """It joins the attention rank with the fewest sequences."""
+        on = [0] * self.kind.step.attention_ranks
+        for other in self.decoding():
+            on[other.rank] += 1
+        r.rank = on.index(min(on))
+        r.state = "running"
 
 
 class Reference:
@@ -595,7 +609,7 @@ class Reference:
             head_first = not head.admitted
             head.admitted = True
             if head.transferred:
-                head.state = "running"
+                w.begin_decoding(head)
                 budget -= 0 if self.o.prefill_first else tps
                 continue
             loading = 0
@@ -702,7 +716,7 @@ class Reference:
             w.link_free_s = start_s + system.kv_link_s_per_token * r.isl
             self.timer(start_s + system.kv_transfer_s_per_token * r.isl + system.kv_transfer_latency_s, TRANSFERRED, r)
         else:
-            r.state = "running"
+            w.begin_decoding(r)
 
     def finish(self, w, r):
         if self.o.prefix_cache and w.kind.role != "decode":

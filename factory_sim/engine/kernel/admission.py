@@ -7,6 +7,7 @@ from factory_sim.engine.kernel.events import queue_first, queue_remove, running_
 from factory_sim.engine.kernel.jit import hot
 from factory_sim.engine.kernel.kv_cache import blocks_of, decoding_blocks, fits, steps_that_fit
 from factory_sim.engine.kernel.prefix import evict, match, pin_chain
+from factory_sim.engine.kernel.ranks import charge_fullest
 from factory_sim.engine.kernel.span import time_after
 from factory_sim.engine.kernel.state import (
     ATTEMPTS,
@@ -171,8 +172,13 @@ def start_step(
         return
     slow = worker["slow"]
     step_s = slow * base[worker["base_offset"] + tokens]
+    worker["span_kv_s"] = worker["cost_kv_s"]
+    worker["charged"] = worker["attended"]
+    worker["charged_growth"] = worker["attended_growth"]
+    uneven = worker["ranks"] > 1 and worker["decoding"] > 0
+    steps_charged = charge_fullest(worker, keys, base) if uneven else 0
     if worker["decodes"] != 0:
-        step_s += slow * (worker["cost_kv_s"] * (worker["attended"] / UNIT))
+        step_s += slow * (worker["span_kv_s"] * (worker["charged"] / UNIT))
     if chunk_tokens > 0:
         worker["mode"] = MIXED
         worker["span"] = 1
@@ -185,8 +191,10 @@ def start_step(
     else:
         worker["mode"] = DECODING
         worker["first_step_s"] = step_s
-        worker["growth_step_s"] = slow * worker["cost_kv_s"] * (worker["attended_growth"] / UNIT)
+        worker["growth_step_s"] = slow * worker["span_kv_s"] * (worker["charged_growth"] / UNIT)
         steps = (keys[worker["heap_offset"]] >> ORDER_BITS) - worker["count"]
+        if uneven:
+            steps = min(steps, steps_charged)
         if preempted or worker["prefill_head"] >= 0:
             steps = 1
         worker["span"] = steps_that_fit(worker, slots, items, block_tokens, steps)

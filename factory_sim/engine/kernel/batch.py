@@ -5,6 +5,7 @@ import math
 from factory_sim.engine.kernel.events import heap_push, heap_remove, queue_prepend, running_remove, timer_push
 from factory_sim.engine.kernel.jit import cold, hot
 from factory_sim.engine.kernel.prefix import unpin_chain
+from factory_sim.engine.kernel.ranks import join_rank, rank_gains
 from factory_sim.engine.kernel.state import (
     ATTEMPTS,
     EVENT_ANSWER,
@@ -59,9 +60,13 @@ def join_decode(worker, slots, keys, items, s):
     if cap > 0 and held >= cap:
         r["capped"] = 1
         worker["attended"] += cap
+        if worker["ranks"] > 1:
+            join_rank(worker, keys, r, cap, 0)
         return
     worker["attended"] += held
     worker["attended_growth"] += r["growth"]
+    if worker["ranks"] > 1:
+        join_rank(worker, keys, r, held, r["growth"])
     if cap > 0:
         crossing = worker["count"] - ((held - cap) // r["growth"])
         if crossing < end:
@@ -69,7 +74,7 @@ def join_decode(worker, slots, keys, items, s):
 
 
 @hot
-def leave_decode(worker, slots, s):
+def leave_decode(worker, slots, keys, s):
     """Take a sequence's KV out of the sums of the decoding batch (its heap entries are already gone)."""
     r = slots[s]
     steps = worker["count"] - r["join"]
@@ -80,20 +85,27 @@ def leave_decode(worker, slots, s):
     worker["held_growth"] -= r["growth"]
     worker["shared"] -= r["shared"] * UNIT
     if r["capped"] != 0:
-        worker["attended"] -= worker["attention_cap"] * UNIT
+        attended = worker["attention_cap"] * UNIT
+        growth = 0
     else:
-        worker["attended"] -= held
-        worker["attended_growth"] -= r["growth"]
+        attended = held
+        growth = r["growth"]
+    worker["attended"] -= attended
+    worker["attended_growth"] -= growth
+    if worker["ranks"] > 1:
+        rank_gains(worker, keys, r["rank"], -1, -attended, -growth)
 
 
 @cold
-def cap_attention(worker, slots, s):
+def cap_attention(worker, slots, keys, s):
     """A sequence has grown to the attention cap: from now on it attends that many tokens."""
     r = slots[s]
     held = r["held"] + r["growth"] * (worker["count"] - r["join"])
     r["capped"] = 1
     worker["attended"] += worker["attention_cap"] * UNIT - held
     worker["attended_growth"] -= r["growth"]
+    if worker["ranks"] > 1:
+        rank_gains(worker, keys, r["rank"], 0, worker["attention_cap"] * UNIT - held, -r["growth"])
 
 
 @cold
@@ -145,7 +157,7 @@ def take_off_batch(worker, slots, keys, items, nodes, s):
             _drop_from_heap(worker, keys, items, s * 4 + EVENT_CAP)
         if r["reasoning"] > 0 and math.isnan(r["first_answer_s"]):
             _drop_from_heap(worker, keys, items, s * 4 + EVENT_ANSWER)
-        leave_decode(worker, slots, s)
+        leave_decode(worker, slots, keys, s)
     else:
         if r["state"] == PREFILLING:
             _drop_from_prefill(worker, slots, s)

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from factory_sim.engine.kernel.ranks import SUMS
 from factory_sim.engine.kernel.state import INSTANCE, ROLE_BOTH, ROLE_DECODE, ROLE_PREFILL, WORKER
 from factory_sim.errors import CapacityError
 from factory_sim.model.serving import ServingSystem, StepCosts, Worker
@@ -21,7 +22,7 @@ class Built(NamedTuple):
     base: np.ndarray
     """Tables of step times, one after the other, seconds."""
     heap_size: int
-    """Places that the heaps of all workers need."""
+    """Places that the heaps of all workers, and the sums of their ranks behind them, need."""
 
 
 def build(expanded: list[ServingSystem], block_tokens: int, prefix_cache: bool) -> Built:
@@ -44,6 +45,14 @@ def build(expanded: list[ServingSystem], block_tokens: int, prefix_cache: bool) 
                 row["base_offset"] = tables[id(step.base_s)]
                 row["heap_offset"] = heap_size
                 heap_size += int(row["max_sequences"][0]) * (3 if step.attention_cap_tokens else 2) + 1
+                if step.attention_ranks > 1:
+                    row["rank_offset"] = heap_size
+                    heap_size += SUMS * step.attention_ranks
+                    if id(step.rank_balance) not in tables:
+                        tables[id(step.rank_balance)] = base_size
+                        base.append(_cost_of_fullest(system.name, step, int(row["max_sequences"][0])))
+                        base_size += len(base[-1])
+                    row["balance_offset"] = tables[id(step.rank_balance)]
                 rows.append(row)
     return Built(instances, np.concatenate(rows), np.concatenate(base), heap_size)
 
@@ -88,6 +97,16 @@ def _worker(system: ServingSystem, kind: Worker, instance: int, block_tokens: in
     row["capacity_blocks"] = min(kind.kv_capacity_tokens, MOST_TOKENS) // block_tokens
     row["tokens_per_sequence"] = step.tokens_per_sequence
     row["attention_cap"] = step.attention_cap_tokens
+    row["ranks"] = step.attention_ranks
     for name in ("newest", "prefill_head", "prefill_tail", "lru_head", "lru_tail", "host_head", "host_tail"):
         row[name] = -1
     return row
+
+
+def _cost_of_fullest(name: str, step: StepCosts, sequences: int) -> np.ndarray:
+    """Cost of a token of the fullest rank over one of the mean, by number of decoding sequences."""
+    if step.rank_balance is None or len(step.rank_balance) <= sequences:
+        raise CapacityError(
+            f"{name}: {step.attention_ranks} attention ranks need a rank_balance of {sequences + 1} values"
+        )
+    return step.attention_ranks / np.asarray(step.rank_balance, dtype=np.float64)

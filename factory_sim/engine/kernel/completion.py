@@ -7,6 +7,7 @@ from factory_sim.engine.kernel.events import heap_remove, running_remove, timer_
 from factory_sim.engine.kernel.jit import cold, hot
 from factory_sim.engine.kernel.leaving import leave, let_go
 from factory_sim.engine.kernel.prefix import evict, share, unpin_chain
+from factory_sim.engine.kernel.ranks import ranks_grow
 from factory_sim.engine.kernel.span import account
 from factory_sim.engine.kernel.state import (
     ATTEMPTS,
@@ -135,6 +136,8 @@ def end_step(
         worker["count"] += steps
         worker["attended"] += worker["attended_growth"] * steps
         worker["held"] += worker["held_growth"] * steps
+        if worker["ranks"] > 1:
+            ranks_grow(worker, keys, steps)
     first = worker["heap_offset"]
     while worker["heap_size"] > 0 and (keys[first] >> ORDER_BITS) <= worker["count"]:
         s = items[first] >> 2
@@ -142,11 +145,11 @@ def end_step(
         heap_remove(keys, items, first, worker["heap_size"], 0)
         worker["heap_size"] -= 1
         if event == EVENT_CAP:
-            cap_attention(worker, slots, s)
+            cap_attention(worker, slots, keys, s)
         elif event == EVENT_ANSWER:
             slots[s]["first_answer_s"] = pool["now"]
         else:
-            leave_decode(worker, slots, s)
+            leave_decode(worker, slots, keys, s)
             _finish(pool, worker, w, instances, slots, nodes, buckets, ids, parked, timers, finished, s)
     if mixed:
         _end_chunks(pool, worker, w, instances, slots, keys, items, nodes, buckets, ids, parked, timers, finished)

@@ -16,7 +16,7 @@ hot = njit(nogil=True, _nrt=False, forceinline=True)
 entry = njit(nogil=True, _nrt=False, cache=True)
 
 _COMPILED = (
-    "admission", "arrivals", "batch", "completion", "events", "jit", "kv_cache", "leaving", "loop", "prefix", "router", "span",
+    "admission", "arrivals", "batch", "completion", "events", "jit", "kv_cache", "leaving", "loop", "prefix", "ranks", "router", "span",
     "state", "trouble",
 )  # fmt: skip
 SOURCES = zlib.crc32(b"".join((Path(__file__).parent / f"{name}.py").read_bytes() for name in _COMPILED)) or 1

@@ -50,7 +50,7 @@ def account(worker, base, steps, part):
         tokens = worker["decodes"] * n * worker["tokens_per_sequence"] + worker["chunk_tokens"]
         worker["total_base_s_mixed"] += slow * base[worker["base_offset"] + tokens] * portion
         if worker["decodes"] != 0:
-            worker["total_kv_s"] += slow * worker["cost_kv_s"] * (worker["attended"] / UNIT) * portion
+            worker["total_kv_s"] += slow * worker["span_kv_s"] * (worker["charged"] / UNIT) * portion
             worker["total_decode_tokens"] += (worker["held_growth"] / UNIT) * portion
         worker["total_prefill_s"] += slow * worker["cost_prefill_s"] * worker["chunk_tokens"] * portion
         worker["total_pair_s"] += slow * worker["cost_pair_s"] * worker["pairs"] * portion
@@ -63,15 +63,15 @@ def account(worker, base, steps, part):
         whole = m * worker["first_step_s"] + worker["growth_step_s"] * ramp
         last = part * (worker["first_step_s"] + worker["growth_step_s"] * m)
         duration = whole + last
-        attended = worker["attended"] / UNIT
-        growth = worker["attended_growth"] / UNIT
+        attended = worker["charged"] / UNIT
+        growth = worker["charged_growth"] / UNIT
         held = worker["held"] / UNIT + worker["prefill_held_tokens"]
         more = worker["held_growth"] / UNIT
         worker["total_base_s_decode_only"] += (
             slow * base[worker["base_offset"] + n * worker["tokens_per_sequence"]] * (m + part)
         )
         worker["total_kv_s"] += (
-            slow * worker["cost_kv_s"] * (m * attended + growth * ramp + part * (attended + growth * m))
+            slow * worker["span_kv_s"] * (m * attended + growth * ramp + part * (attended + growth * m))
         )
         worker["total_decode_tokens"] += more * (m + part)
         worker["total_kv_token_seconds"] += (

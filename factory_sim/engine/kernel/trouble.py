@@ -8,6 +8,7 @@ from factory_sim.engine.kernel.events import queue_remove, set_idle
 from factory_sim.engine.kernel.jit import cold
 from factory_sim.engine.kernel.leaving import fail, from_backlog, leave, let_go
 from factory_sim.engine.kernel.prefix import forget_all
+from factory_sim.engine.kernel.ranks import clear_ranks
 from factory_sim.engine.kernel.span import cut_span, settle_worker
 from factory_sim.engine.kernel.state import AWAY, BACKLOG, CANCELLED, IDLE, LOADING, LOST, PREFILLING, RUNNING, WAITING
 
@@ -86,6 +87,8 @@ def lose(
         worker["prefill_blocks"] = 0
         worker["prefill_held_tokens"] = 0
         worker["heap_size"] = 0
+        if worker["ranks"] > 1:
+            clear_ranks(worker, keys)
         worker["attended"] = 0
         worker["attended_growth"] = 0
         worker["held"] = 0

@@ -20,6 +20,7 @@ class Case:
 def random_worker(rng, role: str, tps: int, tight: bool, block: int) -> Worker:
     most = int(rng.integers(6, 60)) + tps
     base_s = np.concatenate([[0.0], 0.01 + np.cumsum(rng.uniform(0.0, 1e-3, most + 40))])
+    ranks = int(rng.integers(2, 5)) if rng.random() < 0.3 else 1
     capacity = int(rng.integers(8, 16) if tight else rng.integers(20, 300)) * block
     return Worker(
         role=role,
@@ -32,6 +33,8 @@ def random_worker(rng, role: str, tps: int, tight: bool, block: int) -> Worker:
             pair_s=float(rng.uniform(0, 1e-5)),
             tokens_per_sequence=tps,
             attention_cap_tokens=int(rng.integers(5, 60)) if rng.random() < 0.25 else 0,
+            attention_ranks=ranks,
+            rank_balance=rng.uniform(1.0, ranks, 10) if ranks > 1 else None,
         ),
         kv_capacity_tokens=capacity,
         max_sequences=int(rng.integers(1, 9)),

@@ -117,7 +117,8 @@ def explain(
         rungs = ", ".join(f"{name} {share:.1%}" for name, share in found.trust.items())
         print(f"quantities from profiles that are: {rungs}")
     for profile in found.profiles:
-        rows = f"{profile['measured_rows']} measured rows, {profile['first_date']} to {profile['last_date']}"
+        dates = f", {profile['first_date']} to {profile['last_date']}" if profile["first_date"] else ""
+        rows = f"{profile['measured_rows']} measured rows{dates}"
         print(
             f"  {profile['service']}.{profile['stage']}: {profile['profile']}, {profile['trust']}, "
             f"{rows if profile['measured_rows'] else 'no measured rows'}; {profile['share']:.1%} of GPU-hours"

@@ -138,6 +138,8 @@ def _print_margins(table) -> None:
 
 
 def _print_units(table) -> None:
+    if not len(table):
+        return
     heads = ("tokens in", "tokens out", "cost", "revenue", "margin")
     print("\n" + f"{'a unit, USD':46}" + "".join(f"{head:>18}" for head in heads))
     for row in table.itertuples():

@@ -244,11 +244,12 @@ class Service(Record):
 
     @model_validator(mode="after")
     def _plays_hours(self) -> "Service":
-        finite = self.traffic.trace is not None or self.traffic.requests is not None
+        traffic = self.traffic
+        finite = any(source is not None for source in (traffic.trace, traffic.chats, traffic.requests))
         if self.batch is not None and finite:
-            raise ValueError("batch jobs fill the hours of a demand; a trace or a number of requests has none to fill")
+            raise ValueError("batch jobs fill the hours of a demand; a trace, chats or a number of requests have none to fill")
         if self.beside and finite:
-            raise ValueError("beside: a trace or a number of requests is played on one stage alone")
+            raise ValueError("beside: a trace, chats or a number of requests are played on one stage alone")
         if self.beside and self.batch is not None:
             raise ValueError("beside: batch jobs fill instances of one system; leave out one of `batch` and `beside`")
         if any(system_kind(each.system) != "tokens" for each in self.beside):

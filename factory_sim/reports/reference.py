@@ -31,7 +31,8 @@ FIGURES = {
     "batch_requests_completed": "batch jobs answered within their deadline",
     "batch_input_tokens": "prompt tokens of batch jobs, part of input_tokens",
     "batch_output_tokens": "answer tokens of batch jobs, part of output_tokens",
-    "batch_within_deadline": "batch jobs answered, over those answered or dropped",
+    "batch_within_deadline": "batch jobs answered, over those answered or dropped; those that still wait count neither "
+    "way, so compare completed with submitted",
     "requests_arrived": "requests that asked to be served, refused ones included",
     "requests_completed": "requests answered to the end",
     "requests_turned_away": "requests refused by a limit, or gone before they were let in",

@@ -34,8 +34,11 @@ RUN_FIGURES = {
         "energy_per_video",
     ),
     "traffic": ("output_tokens", "input_tokens", "requests_arrived", "requests_completed", "requests_turned_away"),
+    "batch": (
+        "batch_output_tokens", "batch_requests_submitted", "batch_requests_completed", "batch_within_deadline",
+    ),
     "latency": ("ttft_p50", "ttft_p95", "ttft_p99", "tpot_p50", "tpot_p95", "tpot_p99", "time_to_output_p50", "time_to_output_p95",
-                "time_to_output_p99", "slo_attainment"),
+                "time_to_output_p99", "token_wait_p50", "reader_wait_p95", "slo_attainment"),
     "training": (
         "trained_tokens",
         "lost_trained_tokens",

@@ -119,3 +119,20 @@ def test_slow_readers_let_tokens_wait_and_fast_ones_wait_for_tokens():
     assert fast["token_wait_p99"] == 0.0
     assert fast["reader_wait_p50"] == pytest.approx(plain["e2e_p50"] - plain["ttft_p50"], rel=0.15)
     assert fast["tpot_p50"] == plain["tpot_p50"]
+
+
+def test_session_affinity_finds_the_conversation_where_it_was():
+    lengths = {"uniform": {"isl": 500, "osl": 100, "low_fraction": 0.5}}
+    chats = {"sessions": 400, "sessions_per_s": 4.0, "lengths": lengths, "mean_turns": 8, "think_median_s": 20}
+
+    def hits(router):
+        raw = copy.deepcopy(SMALL) | {"duration_days": 1}
+        chat = raw["services"]["chat"]
+        chat["stages"] = chat["stages"][:1]
+        chat["traffic"] = {"chats": chats}
+        chat |= {"router": router, "prefix_cache": {"block_tokens": 64}}
+        raw["simulation"] = {"replications": 1, "profile_error": False}
+        figures = run(parse_scenario(raw)).figures.query("window == 'whole' and service == 'all'")
+        return figures.set_index("figure").value["prefix_cache_hit_rate"]
+
+    assert hits("session_affinity") > hits("random") + 0.1

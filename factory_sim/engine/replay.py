@@ -63,7 +63,7 @@ def _replay_service(scenario: Scenario, service: ResolvedService, journal: Journ
     if service.trace is None:
         requests = _drawn(service, stage, rng)
     else:
-        requests, cache = _traced(scenario, service, stage, journal.replication, rng)
+        requests, cache = traced_requests(scenario, service, stage, journal.replication, rng)
         options |= cache
         for line in service.trace.report.lines():
             journal.note(0.0, "trace", service.name, line, "")
@@ -175,12 +175,13 @@ def _drawn(service: ResolvedService, stage: ResolvedStage, rng: np.random.Genera
     return drawn_requests(rng, service.mix, stage.system, times[:count], cached=cached)
 
 
-def _traced(
-    scenario: Scenario, service: ResolvedService, stage: ResolvedStage, replication: int, rng: np.random.Generator
-) -> tuple[Requests, dict]:
-    """The requests of a trace, and the options of the pool that plays them."""
+def traced_requests(
+    scenario: Scenario, service: ResolvedService, stage: ResolvedStage, replication: int, rng: np.random.Generator,
+    turn: bool = False,
+) -> tuple[Requests, dict]:  # fmt: skip
+    """The requests of a trace, and the options of the pool that plays them; `turn` as in `played_trace`."""
     wanted, cache = service.service.traffic.trace, service.service.prefix_cache
-    trace = played_trace(scenario.seed, service.name, service.service, service.trace, replication, rng)
+    trace = played_trace(scenario.seed, service.name, service.service, service.trace, replication, rng, turn)
     one_at_a_time = wanted is not None and wanted.pacing == "one_at_a_time"
     if one_at_a_time:
         trace = replace(trace, arrival_s=np.zeros(len(trace)))

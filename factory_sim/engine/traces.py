@@ -16,6 +16,7 @@ from factory_sim.model.workload import (
     session_starts,
     spread_ticks,
     start_sessions,
+    turned,
     with_blocks,
 )
 from factory_sim.streams import stream
@@ -97,10 +98,13 @@ def _with_notes(trace: Trace, wanted) -> Trace:
     return replace(trace, report=report)
 
 
-def played_trace(seed: int, name: str, service: Service, trace: Trace, replication: int, rng) -> Trace:
+def played_trace(
+    seed: int, name: str, service: Service, trace: Trace, replication: int, rng, turn: bool = False
+) -> Trace:
     """The trace of one replication: times absolute, scaled, prefixes as blocks where the service has a cache.
 
-    `rng` draws the starts of sessions; the conversations of every replication are drawn anew. Raises ScenarioError.
+    `rng` draws the starts of sessions; the conversations of every replication are drawn anew. `turn`: the trace begins at
+    a random moment of its span, what came before it follows its end. Raises ScenarioError.
     """
     wanted, talks, cache = service.traffic.trace, service.traffic.chats, service.prefix_cache
     if talks is not None:
@@ -114,6 +118,8 @@ def played_trace(seed: int, name: str, service: Service, trace: Trace, replicati
         tick_s = clock_tick_s(trace.arrival_s)
         if tick_s and wanted.spread_ticks and wanted.pacing == "trace" and not trace.session_relative:
             trace = replace(trace, arrival_s=spread_ticks(trace.arrival_s, own, tick_s))
+        if turn:
+            trace = turned(trace, own)
         sessions_per_s = wanted.sessions_per_s
         if wanted.scale != 1.0:
             try:

@@ -15,6 +15,7 @@ from factory_sim.model.workload.replay import (
     session_starts,
     spread_ticks,
     start_sessions,
+    turned,
     with_blocks,
 )
 from factory_sim.model.workload.rhythm import RateShape, rate_shape, rate_shape_names
@@ -54,5 +55,6 @@ __all__ = [
     "session_starts",
     "spread_ticks",
     "start_sessions",
+    "turned",
     "with_blocks",
 ]

@@ -115,11 +115,11 @@ def scale_trace(trace: Trace, factor: float, rng: np.random.Generator, keep: str
         return _noted(replace(trace, arrival_s=trace.arrival_s / factor), f"times divided by {factor:g}")
     if keep == "swings":
         return _crowd(trace, factor, rng)
-    parts = [_turned(trace, rng) if k else trace for k in range(int(factor))]
+    parts = [turned(trace, rng) if k else trace for k in range(int(factor))]
     rest = factor - int(factor)
     note = f"{int(factor)} copies turned round the span" if int(factor) > 1 else ""
     if rest > 0:
-        part, how = _fewer(_turned(trace, rng) if parts else trace, rest, rng)
+        part, how = _fewer(turned(trace, rng) if parts else trace, rest, rng)
         parts.append(part)
         note = " and ".join(filter(None, [note, how]))
     return _noted(_laid_over(parts), f"scaled by {factor:g}: {note}" if note else "not scaled")
@@ -130,17 +130,17 @@ def _noted(trace: Trace, note: str) -> Trace:
     return replace(trace, report=report)
 
 
-def _turned(trace: Trace, rng: np.random.Generator) -> Trace:
-    """The trace from a random moment on, its beginning put after its end; sessions that tell no start stay as they
+def turned(trace: Trace, rng: np.random.Generator) -> Trace:
+    """Return the trace from a random moment on, its beginning put after its end; sessions that tell no start stay as they
     are."""
     if trace.arrival_s is None or trace.session_relative or trace.span_s == 0 or len(trace) < 2:
         return trace
     span_s = trace.span_s * len(trace) / (len(trace) - 1)
     arrival_s = (trace.arrival_s + rng.random() * span_s) % span_s
-    turned = replace(trace, arrival_s=arrival_s).rows(np.argsort(arrival_s, kind="stable"))
-    row = np.arange(len(turned))  # where the cut goes through a session, its later part waits for nothing
-    links = {name: getattr(turned, name) for name in ("depends_on", "prefix_of") if getattr(turned, name) is not None}
-    return replace(turned, **{name: np.where(values < row, values, -1) for name, values in links.items()})
+    moved = replace(trace, arrival_s=arrival_s).rows(np.argsort(arrival_s, kind="stable"))
+    row = np.arange(len(moved))  # where the cut goes through a session, its later part waits for nothing
+    links = {name: getattr(moved, name) for name in ("depends_on", "prefix_of") if getattr(moved, name) is not None}
+    return replace(moved, **{name: np.where(values < row, values, -1) for name, values in links.items()})
 
 
 def _fewer(trace: Trace, share: float, rng: np.random.Generator) -> tuple[Trace, str]:

@@ -24,6 +24,8 @@ LOADS = (0.3, 0.5, 0.65, 0.77, 0.87, 0.95, *(1.03 * 1.08**step for step in range
 """Loads of the test over the fluid estimate of what the promise allows; it ends well before the last."""
 MOST_REQUESTS = 60_000
 """Requests of one load beyond which its window is cut short."""
+LEAST_REQUESTS = 100
+"""Requests that a window waits for: under a promise that allows hardly any load, few come while one stays."""
 WINDOW_RESIDENCES = 5.0
 """A load is counted for so many times as long as a request stays, after one such time of warming up."""
 UNSTABLE = 0.15
@@ -206,7 +208,7 @@ def _play_load(
 ) -> tuple[tuple, float, int]:
     """(p95 TTFT, p95 TPOT, number at an instance) of the requests that leave in a window at one load, its end, and
     how many requests were played. `seeds`: ids to leave out; None: they are the ones with cached tokens."""
-    warm_s, window_s = residence_s, WINDOW_RESIDENCES * residence_s
+    warm_s, window_s = residence_s, max(WINDOW_RESIDENCES * residence_s, LEAST_REQUESTS / (rate * kept))
     total = rate * kept * (warm_s + window_s)
     if total > MOST_REQUESTS:
         warm_s, window_s = (span * max(MOST_REQUESTS / total, 0.25) for span in (warm_s, window_s))

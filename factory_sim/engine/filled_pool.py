@@ -37,6 +37,10 @@ class FilledPool(StagePool):
         fluid = FluidModel(self.system, isl, osl, isl * (isl + 1.0) / 2)
         self.jobs_per_s = fluid.at(self.limit / self.system.workers[-1].count)[0] * self.kept
 
+    def play(self, rate: float) -> Facts:
+        """Play a window at a users' load of `rate` at one instance, after warming up."""
+        return self._play(rate, 1.0)
+
     def played_per_s(self, rate: float) -> float:
         """Users' requests and jobs a second, the latter estimated."""
         return rate * self.kept + self.jobs_per_s

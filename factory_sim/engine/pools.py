@@ -27,7 +27,7 @@ def stage_pool(
     options, jobs = pool_options(resolved.service), {}
     if filled:
         number = stage.curve.number_at(service.capacity_per_s(key, slower), factor)
-        options |= {"batch_limit": max(round(resolved.service.batch.fill * number), 1)}
+        options |= {"batch_limit": max(round(stage.job_fill * number), 1)}
         job_rng = stream(scenario.seed, "batch_jobs", service.name, name, f"replication {journal.replication}")
         jobs = {"job_lengths": resolved.job_lengths, "job_rng": job_rng}
     return (FilledPool if filled else StagePool)(

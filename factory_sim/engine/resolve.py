@@ -7,6 +7,9 @@ from pathlib import Path
 import numpy as np
 from scipy.special import ndtri
 
+from factory_sim.engine.filled_pool import FilledPool
+from factory_sim.engine.job_test import job_fill
+from factory_sim.engine.journal import Journal
 from factory_sim.engine.kernel.router import ROUTERS
 from factory_sim.engine.load_test import LatencyCurve, load_test
 from factory_sim.engine.outputs import check_engine, makes, one_output, planned_outputs
@@ -17,7 +20,7 @@ from factory_sim.errors import CapacityError, FactorySimError, ScenarioError, cl
 from factory_sim.inputs import catalog
 from factory_sim.inputs.generation import DiffusionSystem, OutputSlo
 from factory_sim.inputs.prices import price_book
-from factory_sim.inputs.scenario import Scenario
+from factory_sim.inputs.scenario import Sampling, Scenario
 from factory_sim.inputs.services import Instances, Service, Stage, System
 from factory_sim.inputs.traces import Trace
 from factory_sim.model.anchors import anchored
@@ -55,6 +58,8 @@ class ResolvedStage:
     """Factor on TTFT beyond the step times in each replication, shape (replications,)."""
     rent_usd_per_gpu_hour: float
     """Newest market rent, by which prices that follow cost are indexed; NaN where they are held."""
+    job_fill: float = 0.0
+    """Requests up to which batch jobs fill an instance, over those it holds at its tested capacity."""
 
     def capacity_per_s(self, service: Service, replication: int | None = None) -> float:
         """Requests/s that one instance serves within the promise, nominal or in one replication."""
@@ -218,7 +223,39 @@ def _stage(
     ttft = _lognormal(system.ttft_band, _stratified(scenario, "profile_error_ttft", system.profile))
     if not scenario.simulation.profile_error:
         slowdown, ttft = np.ones_like(slowdown), np.ones_like(ttft)
-    return ResolvedStage(stage, system, stage.gpus // system.gpus, curve, slowdown, ttft, rent)
+    fill = _job_fill(scenario, where, service, system, mix, jobs, curve) if jobs is not None else 0.0
+    return ResolvedStage(stage, system, stage.gpus // system.gpus, curve, slowdown, ttft, rent, fill)
+
+
+def _job_fill(
+    scenario: Scenario, where: str, service: Service, system: ServingSystem, mix: RequestMix, jobs: LengthModel,
+    curve: LatencyCurve,
+) -> float:  # fmt: skip
+    """How far batch jobs may fill an instance of a stage, by a test on one."""
+
+    def pool_at(limit: int) -> FilledPool:
+        return FilledPool(
+            name=f"{where} with up to {limit} requests",
+            system=system,
+            kept=1,
+            lengths=mix.served_lengths,
+            mix=mix,
+            burstiness=burstiness_model("poisson"),
+            slo=service.slo,
+            sampling=Sampling(),
+            router=alone(service.router),
+            pool_options=scheduling_options(service) | {"batch_limit": limit},
+            rng=stream(scenario.seed, "test of jobs", where),
+            journal=Journal(0),
+            number_at=curve.number_at,
+            job_lengths=jobs,
+            job_rng=stream(scenario.seed, "jobs of the test", where),
+        )
+
+    try:
+        return job_fill(curve, service.slo, service.batch.fill, pool_at)
+    except CapacityError as error:
+        raise CapacityError(f"{where}.batch: {error}") from None
 
 
 def planned_system(

@@ -175,8 +175,8 @@ class BatchJobs(Record):
     deadline_hours: PositiveFloat = 24.0
     """Hours from submission within which a job is answered, or dropped."""
     fill: Annotated[float, Field(gt=0.0, le=1.0)] = 0.8
-    """Requests at one instance up to which it takes jobs, over those it holds at its tested capacity: lower leaves more
-    of the promise unused."""
+    """Requests at one instance up to which it takes jobs, over those it holds at its tested capacity, at most: a load test
+    with users and jobs lowers it until the promise is kept (long jobs); less leaves more of the promise unused."""
 
 
 class Admission(Record):

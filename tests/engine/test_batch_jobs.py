@@ -70,6 +70,14 @@ def test_more_jobs_than_room_miss_their_deadline_and_users_keep_their_promise(pl
     assert many["slo_attainment"] > none["slo_attainment"] - 0.01
 
 
+def test_long_jobs_are_let_in_only_as_far_as_the_users_promise_holds(small_dict):
+    long = {"fixed": {"isl": 8000, "osl": 200}}
+    found = figures(with_jobs(small_dict, requests_per_s=200.0, lengths=long))
+    assert found["batch_requests_completed"] > 1000
+    assert found["ttft_p95"] <= 15
+    assert found["tpot_p95"] <= 0.05
+
+
 def test_jobs_are_sold_at_half_the_price_or_at_the_stated_part(played, small_dict):
     none, few, _ = played
 

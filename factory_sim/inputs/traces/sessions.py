@@ -23,6 +23,11 @@ def settle(arrays: dict[str, np.ndarray], turn: np.ndarray | None, complaints: C
     arrays["agent"], arrays["row"] = agent, np.arange(n)
     arrays["arrival_s"] = np.nan_to_num(arrays.get("arrival_s", np.zeros(n)), nan=0.0)
     session = arrays["session"]
+    earlier = (np.diff(session) == 0) & (np.diff(agent) != 0) & (np.diff(arrays["arrival_s"]) < 0)
+    if earlier.any():
+        places = int(earlier.sum())
+        kind = "repaired, times go back within a session from one agent to another: sorted by time"
+        complaints.add(kind, f"{places} places", places)
     order = np.lexsort((np.arange(n), arrays["arrival_s"] if turn is None else turn, agent, session))
     if turn is not None:
         back = int(np.sum((np.diff(session) == 0) & (np.diff(agent) == 0) & (np.diff(turn) < 0)))

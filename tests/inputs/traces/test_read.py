@@ -494,3 +494,12 @@ def test_texts_are_counted_by_the_installed_tokenizer(read):
     found = read("custom.jsonl", '{"prompt": "one two three four <|endoftext|>", "output_tokens": 9}\n')
     assert 5 <= found.isl[0] <= 13
     assert found.osl[0] == 9
+
+
+def test_agents_of_a_session_that_follow_each_other_in_the_file_are_sorted_by_time_and_told(read):
+    header = "session,agent,turn,t_s,think_time_s,input_tokens,cached_prefix_tokens,output_tokens\n"
+    rows = "a,0,0,0,0,100,0,5\na,1,0,1,0,50,0,5\na,1,1,9,1,60,0,5\na,0,1,4,1,120,64,5\n"
+    found = read("s.csv", header + rows)
+    assert found.arrival_s.tolist() == [0, 1, 4, 9]
+    kind = "repaired, times go back within a session from one agent to another: sorted by time"
+    assert found.report.repaired == {kind: 1}

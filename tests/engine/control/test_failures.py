@@ -1,10 +1,12 @@
 """Failures: availability as in renewal theory, spares as in the machine-repair model, requests lost and asked again."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from bed import another, play, same, scenario
 
 from factory_sim.model import queueing
+from factory_sim.results.figures import KEYS, by_replication, mark_spans, with_parts
 from factory_sim.units import DAY_S, HOUR_S
 
 
@@ -50,6 +52,16 @@ def test_availability_is_mtbf_over_mtbf_and_mttr(seed):
     error = (1 - expected) * expected * np.sqrt(2 / failures)
     assert abs(up - expected) < 4 * error
     assert abs(1 - windows.gpu_hours_broken.sum() / windows.gpu_hours.sum() - expected) < 4 * error
+    assert abs(figure(windows, "availability") - expected) < 4 * error
+
+
+def figure(windows, name):
+    """A figure of the whole run, as summary.json has it."""
+    marked = mark_spans(with_parts(windows, {}))
+    spans = marked[KEYS].drop_duplicates()
+    latency = pd.DataFrame(index=pd.MultiIndex.from_frame(spans))
+    found = by_replication(marked, latency, spans.assign(revenue=0.0, cost=0.0, token_cost=0.0))
+    return found[(found.figure == name) & (found.window == "whole") & (found.service == "all")].value.item()
 
 
 def test_spares_and_crews_as_in_the_machine_repair_model():

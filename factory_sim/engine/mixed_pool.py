@@ -33,14 +33,17 @@ class Group:
 class MixedPool(StagePool):
     """As `StagePool` for several groups: loads are means over all instances, `kept` is their number.
 
-    Requests' steps are drawn before they are routed, so all systems must need as many steps for a token.
+    Requests' steps are drawn for `system`, the one that gains fewest tokens a step, before they are routed; elsewhere they
+    need fewer in proportion, so that acceptance does not vary there from request to request.
     """
 
     groups: tuple[Group, ...] = field(default=())
 
     def _new_pool(self) -> Pool:
         costly = {"costs": [g.cost for g in self.groups], "promise_outstanding": [g.promised for g in self.groups]}
+        paces = [self.system.tokens_per_step / group.system.tokens_per_step for group in self.groups]
         options = self.pool_options | (costly if self.router == "cost_aware" else {})
+        options |= {"paces": paces} if len(set(paces)) > 1 else {}
         return Pool([(g.system, g.kept) for g in self.groups], router=self.router, **options)
 
     def facts(self, rate: float, window_s: float, before: dict, after: dict, done: np.ndarray) -> Facts:

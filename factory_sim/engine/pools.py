@@ -81,7 +81,7 @@ def mixed_pool(
     name = f"{service.name}.{'+'.join(f'{n} {key}' for key, n in counts.items())} at 1/{slower:.4f}"
     return MixedPool(
         name=name,
-        system=groups[0].system,
+        system=min((group.system for group in groups), key=lambda system: system.tokens_per_step),
         kept=total,
         lengths=resolved.lengths,
         mix=resolved.mix,

@@ -147,15 +147,6 @@ def _service(scenario: Scenario, name: str, service: Service) -> ResolvedService
 
     found = side_by_side(resolved, [*enumerate(service.stages), *enumerate(service.beside)])
     stages, beside = tuple(found[: len(service.stages)]), tuple(found[len(service.stages) :])
-    paces = {stage.system.tokens_per_step for stage in stages + beside} if beside else ()
-    if len(paces) > 1:
-        raise ScenarioError(
-            f"{where}.beside: systems that make {' and '.join(f'{pace:.3g}' for pace in sorted(paces))} tokens a step cannot "
-            "stand behind one router here (steps are drawn before a request is routed); give all the same `speculation`"
-        )
-    made = list(dict.fromkeys(makes(stage.system) for stage in stages))
-    if len(made) > 1:
-        raise ScenarioError(f"{where}.stages: one makes {made[0]}, another {made[1]}; they are two services")
     first = stages[0]
     level = demand.requests_per_s or 0.0 if demand else 0.0
     if demand and not demand.requests_per_s:

@@ -39,6 +39,7 @@ class Options:
     batch_limit: int = 0
     costs: list | None = None
     promise_outstanding: list | None = None
+    paces: list | None = None
 
 
 @dataclass(eq=False)
@@ -83,6 +84,7 @@ class Request:
     nodes: list = field(default_factory=list)
     produced: int = 0
     rank: int = 0
+    brought: int = 0
 
     @property
     def growth(self) -> int:
@@ -297,6 +299,9 @@ class Reference:
 
     def send(self, r, i, worker):
         r.instance = i
+        if self.o.paces and r.osl > 1:
+            r.brought = r.brought or r.steps
+            r.steps = max(1, math.floor(r.brought * self.o.paces[self.system_of[i]] + 0.5))
         self.outstanding[i] += 1
         self.kv_tokens[i] += r.isl
         worker = worker or min(self.entry[i], key=lambda w: (w.outstanding, w.index))

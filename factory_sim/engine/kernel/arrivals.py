@@ -15,6 +15,7 @@ from factory_sim.engine.kernel.state import (
     TIMER_CANCEL,
     TIMER_READY,
     TIMER_TIMEOUT,
+    UNIT,
     WAITING,
 )
 
@@ -57,6 +58,15 @@ def _too_long(pool, inst, r):
     return tokens > inst["max_context_tokens"] or tokens > inst["capacity_blocks"] * pool["block_tokens"]
 
 
+@cold
+def _at_pace(inst, r):
+    """Set the steps that a request needs at an instance which gains more or fewer tokens a step than it was drawn for."""
+    if r["osl"] <= 1:
+        return
+    r["steps"] = max(1, math.floor(r["steps_brought"] * inst["pace"] + 0.5))
+    r["growth"] = ((r["osl"] - 1) * UNIT + r["steps"] // 2) // r["steps"]
+
+
 @hot
 def _send(
     pool, workers, i, w, s, instances, queues, slots, parked, timers, finished, starting, tree_s, tree_worker
@@ -65,6 +75,8 @@ def _send(
     r = slots[s]
     inst = instances[i]
     r["instance"] = i
+    if pool["paced"] != 0:
+        _at_pace(inst, r)
     inst["outstanding"] += 1
     inst["kv_tokens"] += r["isl"]
     if w < 0:
@@ -152,6 +164,7 @@ def arrive(
     r["isl"] = offer["isl"]
     r["osl"] = offer["osl"]
     r["steps"] = offer["steps"]
+    r["steps_brought"] = offer["steps"]
     r["growth"] = offer["growth"]
     r["cached"] = offer["cached"]
     r["hit"] = 0

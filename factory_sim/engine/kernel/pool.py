@@ -86,6 +86,7 @@ class Pool:
         batch_limit: int = 0,
         costs: Sequence[float] | None = None,
         promise_outstanding: Sequence[int] | None = None,
+        paces: Sequence[float] | None = None,
     ):
         """Build an empty pool at time 0.
 
@@ -110,6 +111,8 @@ class Pool:
             give way where an interactive request lacks a slot or memory. 0: batch jobs are served like any other.
         costs : one a system, in any unit: the router cost_aware prefers the least.
         promise_outstanding : one a system: requests in an instance's care up to which it keeps the promise.
+        paces : one a system: decode steps of a request there over those it brings (speculation in some of them); None:
+            all need as many.
 
         Raises CapacityError if a worker cannot run a step, ScenarioError on wrong options.
         """
@@ -142,6 +145,8 @@ class Pool:
         if costs is not None and promise_outstanding is not None:
             self._instances["cost"] = [costs[k] for k in expanded]
             self._instances["promise"] = [promise_outstanding[k] for k in expanded]
+        if paces is not None:
+            self._instances["pace"] = [paces[k] for k in expanded]
         n_workers = len(self._workers)
         leaves = 1 << max(1, (n_workers - 1).bit_length())
         self._tree_s = np.full(2 * leaves, np.inf)
@@ -169,6 +174,7 @@ class Pool:
             ("host_s_per_token", host_cache_s_per_token),
             ("signal_age_s", signal_age_s),
             ("batch_limit", batch_limit),
+            ("paced", paces is not None),
             ("n_instances", len(expanded)),
             ("n_accepting", len(expanded)),
             ("n_workers", n_workers),

@@ -44,13 +44,13 @@ POOL = _record(
     "host_s_per_token wasted_tokens",
     "next_offer n_offers more_offers closed credits next_release release_end router next_instance queue_limit "
     "block_tokens prefix_tokens n_instances n_accepting n_workers leaves classes free_head n_free n_out n_timers "
-    "timer_seq n_starting order in_system out_margin timer_margin prefill_first retries batch_limit host_blocks "
+    "timer_seq n_starting order in_system paced out_margin timer_margin prefill_first retries batch_limit host_blocks "
     "backlog_head backlog_tail n_backlog free_node n_free_nodes bucket_mask live_parked arrived admitted completed rejected "
     "timed_out lost cancelled too_long retried",
 )
 
 INSTANCE = _record(
-    "overhead_s transfer_s_per_token transfer_latency_s link_s_per_token cost",
+    "overhead_s transfer_s_per_token transfer_latency_s link_s_per_token cost pace",
     "first_worker n_entry n_decode accepting outstanding waiting kv_tokens seen_outstanding seen_kv_tokens "
     "max_context_tokens capacity_blocks promise",
 )
@@ -76,7 +76,7 @@ SLOT = _record(
     "arrival_s first_token_s first_answer_s ready_s draw_1 draw_2",
     "id isl osl steps growth cached hit priority service reasoning session batch attempt child ids_at ids_n instance "
     "worker state next prev prefill_next prompt prefilled computed chunk blocks done held join order capped "
-    "transferred cancelled preemptions node n_nodes shared rank",
+    "transferred cancelled preemptions node n_nodes shared rank steps_brought",
 )
 
 OFFER = _record(

@@ -162,6 +162,8 @@ def random_case(seed: int, features: bool = False) -> Case:
         add_features(rng, columns, options, block)
         options["costs"] = rng.integers(1, 3, len(systems)).tolist()
         options["promise_outstanding"] = rng.integers(1, 8, len(systems)).tolist()
+        if rng.random() < 0.25:
+            options["paces"] = rng.uniform(0.4, 2.0, len(systems)).tolist()
         if rng.random() < 0.4:
             case.controls = random_controls(rng, sum(count for _, count in systems))
     return case

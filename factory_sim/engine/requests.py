@@ -7,7 +7,7 @@ import numpy as np
 from factory_sim.engine.kernel import Requests
 from factory_sim.inputs.services import Service
 from factory_sim.model.serving import ServingSystem, decode_steps
-from factory_sim.model.workload import LengthModel, RequestMix, prefix_groups, reasoning_model
+from factory_sim.model.workload import LengthModel, RequestMix, prefix_groups, reasoning_model, shares_of
 
 
 def request_mix(service: Service, lengths: LengthModel) -> RequestMix:
@@ -22,6 +22,7 @@ def request_mix(service: Service, lengths: LengthModel) -> RequestMix:
         groups=prefix_groups(traffic.common_prompts) if traffic.common_prompts is not None else None,
         block_tokens=service.prefix_cache.block_tokens if service.prefix_cache else 512,
         refuse=service.context_window == "refuse",
+        client_shares=shares_of(traffic.clients) if traffic.clients is not None else None,
         reading_tokens_per_s=traffic.reading_tokens_per_s,
     )
 

@@ -118,6 +118,12 @@ def _service(scenario: Scenario, name: str, service: Service) -> ResolvedService
             f"{where}.router: cost_aware chooses between kinds of instances; those of a stage are all alike, so `beside` or "
             "another router is needed, e.g. least_outstanding"
         )
+    thinned = service.traffic.requests is None and scenario.simulation.sampling.mode == "thinned"
+    if service.router == "session_affinity" and service.traffic.clients is not None and thinned:
+        raise ScenarioError(
+            f"{where}.traffic.clients: a client that session_affinity keeps at one instance would weigh more in a thinned "
+            "fleet than in the whole one; set traffic.requests or simulation.sampling.mode: whole, or another router"
+        )
     trace = service_trace(scenario.seed, name, service)
     try:
         lengths = _lengths(service, trace)

@@ -187,9 +187,9 @@ class Admission(Record):
     headroom: Annotated[float, Field(gt=0.0, le=1.0)] = 0.95
     """Share of the tested capacity that is given out."""
     user_tokens_per_minute: PositiveFloat | None = None
-    """Most input plus output tokens a minute for one user of `demand.users`; on top of the limit above."""
+    """Most input plus output tokens a minute for one user of `demand.users`, or one of `traffic.clients`; on top of the limit above."""
     user_requests_per_minute: PositiveFloat | None = None
-    """Most requests a minute for one user of `demand.users`; the tighter limit holds."""
+    """Most requests a minute for one user of `demand.users`, or one of `traffic.clients`; the tighter limit holds."""
 
 
 class Service(Record):

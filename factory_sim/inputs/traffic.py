@@ -197,6 +197,10 @@ class Traffic(Record):
     wait for readers, and readers for tokens, are then figures."""
     class_shares: list[Fraction] = Field(default=[], max_length=16)
     """Priority classes within the service: share of the requests in each, most urgent first, adding up to 1."""
+    clients: str | dict[str, Any] | None = None
+    """Customers, of whom a few make most of the requests: a ServeGen workload with its published shares, or
+    `{count: 500, skew: 1.1}` (Zipf). `admission.user_*_per_minute` then holds for each of them, and session_affinity
+    keeps each at one instance (only where nothing is thinned)."""
     cancelled: Cancelled | None = None
     """Clients that go away; none when left out."""
     common_prompts: dict[str, Any] | None = None
@@ -211,7 +215,7 @@ class Traffic(Record):
 
     @model_validator(mode="after")
     def _drawn_only(self) -> "Traffic":
-        given = [name for name in ("reasoning", "class_shares", "cancelled", "common_prompts") if getattr(self, name)]
+        given = [name for name in ("reasoning", "class_shares", "cancelled", "common_prompts", "clients") if getattr(self, name)]
         if self.demand is None and given:
             raise ValueError(f"{given[0]} is for drawn requests; those of a trace or of chats are played as they are")
         if self.class_shares and abs(sum(self.class_shares) - 1.0) > 1e-6:

@@ -168,7 +168,7 @@ def _grant(plan: Plan) -> None:
     capacity = {key: service.capacity_per_s(key, plan.slower) for key in up}
     tested = sum(count * capacity[key] for key, count in up.items())
     limit = admission.headroom * tested if admission.limit == "load_test" else (math.inf if tested else 0.0)
-    users = _limit_of_users(service)
+    users = _limit_of_users(service, plan.latent_per_s + service.backlog.waiting / plan.seconds)
     plan.held_by_users = users < limit
     limit = min(limit, users)
     latent = plan.latent_per_s
@@ -181,13 +181,23 @@ def _grant(plan: Plan) -> None:
     plan.far = []
 
 
-def _limit_of_users(service: Service) -> float:
-    """Requests/s that the limits of single users let in, all of them together; infinite without limits."""
+def _limit_of_users(service: Service, offered_per_s: float) -> float:
+    """Requests/s that the limits of single users let in, all of them together; infinite without limits.
+
+    Users are taken as alike, and any of them may be beyond the limit as long as all together are not; clients of known
+    shares are held one by one, each to its share of what is offered (what waits is shared like the demand).
+    """
     spec = service.resolved.service
     admission, users = spec.admission, spec.traffic.demand.users * service.demand.customers
     lengths = service.resolved.lengths
     by_tokens = (admission.user_tokens_per_minute or math.inf) / (lengths.mean_isl + lengths.mean_osl)
-    return users * min(by_tokens, admission.user_requests_per_minute or math.inf) / MINUTE_S
+    each_per_s = min(by_tokens, admission.user_requests_per_minute or math.inf) / MINUTE_S
+    shares = service.resolved.mix.client_shares
+    if shares is None:
+        return users * each_per_s
+    asked_per_s = shares * offered_per_s
+    held = asked_per_s > each_per_s
+    return float(np.where(held, each_per_s, asked_per_s).sum()) if held.any() else math.inf
 
 
 def _overflow(plans: list[Plan]) -> None:

@@ -4,7 +4,14 @@ replays."""
 from factory_sim.model.workload.arrivals import ArrivalStream, arrival_times, index_of_dispersion
 from factory_sim.model.workload.bursts import Burstiness, burstiness_like, burstiness_model, measured_burstiness
 from factory_sim.model.workload.chats import GENERATED, Chats, chats
-from factory_sim.model.workload.clients import Clients, ClientStream, client_arrivals, clients, clients_of_folder
+from factory_sim.model.workload.clients import (
+    Clients,
+    ClientStream,
+    client_arrivals,
+    clients,
+    clients_of_folder,
+    shares_of,
+)
 from factory_sim.model.workload.lengths import LengthModel, empirical, length_model, length_model_names
 from factory_sim.model.workload.mix import RequestMix
 from factory_sim.model.workload.prefixes import PrefixGroups, group_blocks, prefix_groups
@@ -53,6 +60,7 @@ __all__ = [
     "request_arrays",
     "scale_trace",
     "session_starts",
+    "shares_of",
     "spread_ticks",
     "start_sessions",
     "turned",

@@ -18,6 +18,8 @@ from factory_sim.model.workload.arrivals import ArrivalStream
 from factory_sim.model.workload.bursts import Burstiness
 from factory_sim.model.workload.quantiles import QuantileCurve
 
+MOST_CLIENTS = 1_000_000
+"""Most clients of one service."""
 LEAST_CV, LARGEST_CV_FACTOR = 0.1, 1.5
 """Bounds of drawn CVs: the least, and the largest as a multiple of the highest published quantile. Choices of ours."""
 
@@ -62,6 +64,22 @@ def client_shares(name: str) -> np.ndarray:
         shares.append(part * weight / weight.sum())
         before = (rank, share)
     return _falling(shares)
+
+
+def shares_of(spec: str | Mapping) -> np.ndarray:
+    """Return falling shares of the clients that a scenario names: a ServeGen workload, or ``{count: 500, skew: 1.1}``
+    (shares fall with the rank as ``rank ** -skew``; Zipf). Raises TraceError."""
+    if isinstance(spec, str):
+        return client_shares(spec)
+    if not isinstance(spec, Mapping) or not set(spec) <= {"count", "skew"} or "count" not in spec:
+        raise TraceError(f"clients: a ServeGen workload or {{count: 500, skew: 1.1}} is needed, got {spec!r}")
+    count, skew = spec["count"], spec.get("skew", 1.0)
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST_CLIENTS:
+        raise TraceError(f"clients.count: a whole number from 1 to {MOST_CLIENTS:,} is needed, got {count!r}")
+    if isinstance(skew, bool) or not isinstance(skew, int | float) or not 0 <= skew <= 5:
+        raise TraceError(f"clients.skew: a number from 0 (all alike) to 5 is needed, got {skew!r}")
+    weight = np.arange(1, count + 1, dtype=float) ** -float(skew)
+    return weight / weight.sum()
 
 
 def _falling(groups: list[np.ndarray]) -> np.ndarray:

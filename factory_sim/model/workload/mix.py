@@ -38,6 +38,8 @@ class RequestMix:
     refuse: bool = False
     """Requests beyond the context window stay as they are, for the pool to refuse; otherwise they are cut to fit."""
 
+    client_shares: np.ndarray | None = None
+    """Falling shares of the clients, by whom session affinity and limits go; None: requests have no client."""
     reading_tokens_per_s: float | None = None
     """Speed of the readers of streamed answers; None: not measured."""
 
@@ -88,6 +90,10 @@ class RequestMix:
             group = self.groups.draw(rng, n)
             starts, ids = group_blocks(group, isl, self.groups.tokens, self.block_tokens)
             columns |= {"block_starts": starts, "block_ids": ids}
+        if self.client_shares is not None:
+            bounds = np.cumsum(self.client_shares)
+            drawn = np.searchsorted(bounds, rng.random(n) * bounds[-1], side="right")
+            columns["session"] = np.minimum(drawn, len(bounds) - 1)
         return columns
 
 

@@ -147,7 +147,7 @@ class Demand(Record):
     price_elasticity: float = Field(default=0.0, le=0.0, ge=-10.0)
     """Constant elasticity of demand to the price relative to the first day's; 0: demand does not see the price."""
     series: str | None = None
-    """Measured rate series instead of a rhythm (`servegen_m-large`, or a CSV file with columns t_s, requests_per_s);
+    """Measured rate series instead of a rhythm (`servegen_m-large`, or a table with columns such as t_s, requests_per_s);
     scaled so that its mean is the level; repeated when it is shorter than the scenario."""
     segments: dict[Name, Segment] = {}
     """Customer segments by name; their shares add up to at most 1."""

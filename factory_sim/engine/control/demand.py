@@ -1,6 +1,5 @@
 """Demand: what users would ask for, what the limit lets through, what waits behind it and what is lost."""
 
-import csv
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -107,9 +106,18 @@ class Series:
 
 @cache
 def rate_series(name: str) -> Series:
-    """A packaged series by name, or a CSV file with columns t_s and requests_per_s. Raises TraceError."""
-    if name.endswith(".csv"):
-        times, rates = _read_series(Path(name))
+    """A packaged series by name, or a file that `read_rates` reads, e.g. a CSV with columns t_s and requests_per_s.
+
+    Raises TraceError.
+    """
+    if Path(name).suffix or Path(name).exists():
+        from factory_sim.inputs.traces import read_rates
+
+        try:
+            found = read_rates(name)
+        except TraceError as error:
+            raise TraceError(f"rate series {error}") from None
+        times, rates = found.start_s, found.rate_per_s
     else:
         times, rates = workloads.rate_series(name)
     steps = np.diff(times)
@@ -118,19 +126,6 @@ def rate_series(name: str) -> Series:
     spans = np.append(steps, np.median(steps))
     mean = float((rates * spans).sum() / spans.sum())
     return Series(times - times[0], rates / mean, float(spans.sum()))
-
-
-def _read_series(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as lines:
-            rows = list(csv.DictReader(lines))
-        return np.array([float(r["t_s"]) for r in rows]), np.array([float(r["requests_per_s"]) for r in rows])
-    except OSError as error:
-        raise TraceError(f"rate series {path}: cannot be read: {error.strerror}") from None
-    except (KeyError, TypeError, ValueError):
-        raise TraceError(
-            f"rate series {path}: needs columns t_s (seconds) and requests_per_s (requests a second)"
-        ) from None
 
 
 @dataclass

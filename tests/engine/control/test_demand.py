@@ -224,7 +224,7 @@ def test_own_series_from_a_file(tmp_path):
     assert [series.mean_over(h * HOUR_S, (h + 1) * HOUR_S) for h in range(4)] == pytest.approx([0.5, 1.5, 1.0, 0.5])
     bad = tmp_path / "bad.csv"
     bad.write_text("time,rate\n0,1\n")
-    with pytest.raises(TraceError, match=r"needs columns t_s \(seconds\) and requests_per_s"):
+    with pytest.raises(TraceError, match=r"rate series .*no column of time with its unit \(t_s"):
         rate_series(str(bad))
 
 

@@ -243,7 +243,14 @@ class Reference:
         age = self.o.signal_age_s
         if age > 0 and self.now >= self.next_refresh_s:
             self.seen = (list(self.outstanding), list(self.kv_tokens))
+            self.seen_in_care = self.in_care()
             self.next_refresh_s = (math.floor(self.now / age) + 1.0) * age
+
+    def in_care(self):
+        """Prompt tokens of the requests that each entry worker has, by worker."""
+        having = ("delayed", "waiting", "prefilling", "running", "loading", "in_transfer")
+        there = [r for r in self.requests.values() if r.worker is not None and r.state in having]
+        return {w: sum(r.isl for r in there if r.worker is w) for workers in self.entry for w in workers}
 
     def wake(self, worker):
         if worker.busy_until is None and not worker.starting:
@@ -348,10 +355,11 @@ class Reference:
             chosen = min(from_pointer, key=lambda i: kv[i])
         elif router == "prefix_aware":
             best = None
+            in_care = self.seen_in_care if self.o.signal_age_s > 0 else self.in_care()
             for i in from_pointer:
                 for w in self.entry[i]:
                     self.evict(w, during=True)
-                    cost = r.isl - sum(node.tokens for node in self.match(w, r)) + kv[i]
+                    cost = r.isl - sum(node.tokens for node in self.match(w, r)) + in_care[w]
                     if best is None or cost < best[0]:
                         best = (cost, i, w)
             _, chosen, worker = best

@@ -84,6 +84,7 @@ def _send(
         if inst["n_entry"] > 1:
             w = least_busy(workers, w, inst["n_entry"])
     workers[w]["outstanding"] += 1
+    workers[w]["prompt_tokens"] += r["isl"]
     r["worker"] = w
     r["prompt"] = r["isl"]
     r["prefilled"] = 0

@@ -37,6 +37,7 @@ def _finish(pool, worker, w, instances, slots, nodes, buckets, ids, parked, time
     running_remove(worker, slots, s)
     unpin_chain(worker, r, nodes)
     worker["outstanding"] -= 1
+    worker["prompt_tokens"] -= r["isl"]
     let_go(instances, slots, s)
     leave(pool, slots, parked, timers, finished, s, COMPLETED)
 
@@ -63,6 +64,7 @@ def _end_prefill(pool, worker, w, instances, slots, keys, items, nodes, buckets,
         running_remove(worker, slots, s)
         unpin_chain(worker, r, nodes)
         worker["outstanding"] -= 1
+        worker["prompt_tokens"] -= r["isl"]
         r["state"] = IN_TRANSFER
         r["worker"] = -1
         if r["cancelled"] != 0:
@@ -114,6 +116,7 @@ def _end_cancelled(pool, worker, instances, slots, keys, items, nodes, parked, t
         if slots[s]["cancelled"] != 0:
             take_off_batch(worker, slots, keys, items, nodes, s)
             worker["outstanding"] -= 1
+            worker["prompt_tokens"] -= slots[s]["isl"]
             let_go(instances, slots, s)
             leave(pool, slots, parked, timers, finished, s, CANCELLED)
         s = before

@@ -83,6 +83,7 @@ def _ring(
             inst = instances[r["instance"]]
             w = least_busy(workers, inst["first_worker"] + inst["n_entry"], inst["n_decode"])
             workers[w]["outstanding"] += 1
+            workers[w]["prompt_tokens"] += r["isl"]
             enqueue(pool, workers, w, s, instances, queues, slots, starting, tree_s, tree_worker)
         else:
             r["state"] = WAITING
@@ -169,7 +170,7 @@ def _entries(sources: int):
                 return NODES_FULL
             pool["now"] = time_s
             if pool["signal_age_s"] > 0.0 and time_s >= pool["next_refresh_s"]:
-                refresh_signals(pool, instances)
+                refresh_signals(pool, workers, instances)
             pulls = -1
             row = -1
             if end_s == time_s:
@@ -232,7 +233,7 @@ def _entries(sources: int):
         pool = pool_array[0]
         inst = instances[i]
         if pool["signal_age_s"] > 0.0 and pool["now"] >= pool["next_refresh_s"]:
-            refresh_signals(pool, instances)
+            refresh_signals(pool, workers, instances)
         if action == ACCEPT:
             _set_accepting(pool, inst, int(value))
             pull(

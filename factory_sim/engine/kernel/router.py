@@ -23,11 +23,13 @@ _GOLDEN = 0.6180339887498949
 
 
 @cold
-def refresh_signals(pool, instances):
+def refresh_signals(pool, workers, instances):
     """Take the router's picture of the loads, before what happens now; kept to the next multiple of its age."""
     for i in range(pool["n_instances"]):
         instances[i]["seen_outstanding"] = instances[i]["outstanding"]
         instances[i]["seen_kv_tokens"] = instances[i]["kv_tokens"]
+    for w in range(pool["n_workers"]):
+        workers[w]["seen_prompt_tokens"] = workers[w]["prompt_tokens"]
     pool["next_refresh_s"] = (math.floor(pool["now"] / pool["signal_age_s"]) + 1.0) * pool["signal_age_s"]
 
 
@@ -160,7 +162,7 @@ def route(pool, instances, draw_1, draw_2, attempt, session):
 
 @cold
 def route_by_prefix(pool, workers, instances, slots, items, nodes, buckets, ids, r):
-    """Return (instance, worker) with the least work: prompt tokens to compute plus prompt tokens already in its care.
+    """Return (instance, worker) with the least work: prompt tokens to compute plus prompt tokens in the worker's care.
 
     The cost function of NVIDIA Dynamo's KV router (design page "Router design": new prefill blocks plus active blocks,
     overlap weight 1), with exact knowledge of each worker's cache.
@@ -183,7 +185,8 @@ def route_by_prefix(pool, workers, instances, slots, items, nodes, buckets, ids,
                         ahead = max(0, steps_to(worker, pool["now"]) - 1)
                         evict(pool, worker, slots, items, nodes, buckets, ahead)
                     _, _, tokens, _, _ = match(pool, w, ids, r["ids_at"], r["ids_n"], r["isl"], nodes, buckets)
-                cost = r["isl"] - tokens + _kv_tokens(pool, instances, i)
+                in_care = worker["seen_prompt_tokens"] if pool["signal_age_s"] > 0.0 else worker["prompt_tokens"]
+                cost = r["isl"] - tokens + in_care
                 if best < 0 or cost < least:
                     best = i
                     best_worker = w

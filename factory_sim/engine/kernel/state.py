@@ -64,7 +64,7 @@ WORKER = _record(
     "cost_kv_s cost_prefill_s cost_pair_s span_kv_s slow next_slow anchor_s end_s first_step_s growth_step_s pairs link_free_s "
     "host_free_s " + " ".join("total_" + name for name in COUNTERS.split()),
     "instance role max_sequences max_batched_tokens capacity_blocks base_offset heap_offset tokens_per_sequence "
-    "attention_cap starting mode decodes decoding running waiting outstanding newest prefill_head prefill_tail "
+    "attention_cap starting mode decodes decoding running waiting outstanding prompt_tokens seen_prompt_tokens newest prefill_head prefill_tail "
     "prefill_blocks prefill_held_tokens heap_size count span attended attended_growth held held_growth shared "
     "chunk_tokens chunk_recomputed cancelled ids charged charged_growth ranks rank_offset balance_offset pinned_blocks cached_blocks host_blocks lru_head lru_tail host_head "
     "host_tail",

@@ -21,6 +21,7 @@ def withdraw(pool, workers, s, instances, queues, slots, starting, tree_s, tree_
     if w >= 0:
         worker = workers[w]
         worker["outstanding"] -= 1
+        worker["prompt_tokens"] -= r["isl"]
         if r["state"] == WAITING:
             queue_remove(queues, slots, w, s)
             worker["waiting"] -= 1
@@ -81,6 +82,7 @@ def lose(
         worker["decoding"] = 0
         worker["waiting"] = 0
         worker["outstanding"] = 0
+        worker["prompt_tokens"] = 0
         worker["newest"] = -1
         worker["prefill_head"] = -1
         worker["prefill_tail"] = -1

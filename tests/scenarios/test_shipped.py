@@ -35,6 +35,17 @@ EXPECTED = {
 """Events without which a scenario (or SCENARIO:VARIANT) would not tell its story."""
 
 
+
+def test_the_page_of_scenarios_names_each_with_its_question_and_variants():
+    rows = []
+    for path in FILES:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        variants = ", ".join(f"`{name}`" for name in raw.get("variants", {}))
+        rows.append(f"| `{path.name}` | {raw['question']} | {variants} |")
+    page = (FOLDER / "README.md").read_text(encoding="utf-8").splitlines()
+    assert [line for line in page if line.startswith("| `")] == rows
+
+
 def published(quantity: str) -> float:
     """A figure of the operator's published day."""
     with files("factory_sim.data").joinpath("economics", "operator_economics.csv").open(encoding="utf-8") as file:

@@ -153,6 +153,9 @@ def _service(scenario: Scenario, name: str, service: Service) -> ResolvedService
 
     found = side_by_side(resolved, [*enumerate(service.stages), *enumerate(service.beside)])
     stages, beside = tuple(found[: len(service.stages)]), tuple(found[len(service.stages) :])
+    made = list(dict.fromkeys(makes(stage.system) for stage in stages))
+    if len(made) > 1:
+        raise ScenarioError(f"{where}.stages: one makes {made[0]}, another {made[1]}; they are two services")
     first = stages[0]
     level = demand.requests_per_s or 0.0 if demand else 0.0
     if demand and not demand.requests_per_s:

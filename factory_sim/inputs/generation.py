@@ -10,7 +10,7 @@ ENGINE = "diffusion"
 """The engine that says that a system makes images or videos."""
 _TOKEN_KEYS = (
     "precision", "parallelism", "speculation", "as_of", "max_sequences", "max_batched_tokens", "kv_cache_tokens",
-    "profiles", "anchor",
+    "profiles", "anchor", "uneven_ranks",
 )  # fmt: skip
 """Keys of the systems of language models."""
 

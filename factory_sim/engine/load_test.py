@@ -24,6 +24,8 @@ LOADS = (0.3, 0.5, 0.65, 0.77, 0.87, 0.95, *(1.03 * 1.08**step for step in range
 """Loads of the test over the fluid estimate of what the promise allows; it ends well before the last."""
 MOST_REQUESTS = 60_000
 """Requests of one load beyond which its window is cut short."""
+MOST_INSTANCES = 8
+"""Instances that a test plays at most."""
 LEAST_REQUESTS = 100
 """Requests that a window waits for: under a promise that allows hardly any load, few come while one stays."""
 WINDOW_RESIDENCES = 5.0
@@ -147,14 +149,15 @@ class BatchModel:
 
 def load_test(
     system: ServingSystem, lengths: LengthModel, tpot_limit_s: float, *, router: str, seed: int, sequences: int = 600,
-    mix: RequestMix | None = None, options: dict | None = None,
+    mix: RequestMix | None = None, options: dict | None = None, instances: int = MOST_INSTANCES,
 ) -> LatencyCurve:  # fmt: skip
-    """Play rising loads through the kernel and return the latency curve of one instance.
+    """Play rising loads through the kernel and return the latency curve of one instance of `instances` behind a router.
 
-    Of images and videos TTFT is the time to the output and TPOT zero. `tpot_limit_s` sets the range of loads (from 0.2 to about 1.5 times the fluid estimate at that limit; the test ends
-    once TPOT is far beyond it or a load does not settle). `sequences` is about how many are kept running. `mix` tells what the
-    requests are like beside `lengths`, `options` how the kernel's pool schedules them. Rates count all arrivals, those that
-    the context window refuses at once too.
+    Of images and videos TTFT is the time to the output and TPOT zero. `tpot_limit_s` sets the range of loads (from 0.2 to
+    about 1.5 times the fluid estimate at that limit; the test ends once TPOT is far beyond it or a load does not settle).
+    `sequences` is about how many are kept running, on as many instances as that takes (fewer play longer: a router
+    evens out what one alone does not). `mix` tells what the requests are like beside `lengths`, `options` how the
+    kernel's pool schedules them. Rates count all arrivals, those that the context window refuses at once too.
     """
     rng, mix, options = stream(seed, "load_test", system.name), mix or RequestMix(lengths), options or {}
     let_in = 1.0
@@ -166,7 +169,8 @@ def load_test(
     else:
         fluid = FluidModel(system, float(isl.mean()), float(osl.mean()), float(np.mean(isl * (isl + 1.0) / 2)))
     guess = fluid.rate_per_s(0.9 * tpot_limit_s)
-    kept = int(np.clip(round(sequences / max(fluid.number_at(guess), 1.0)), 1, 8))
+    wanted = int(np.clip(round(sequences / max(fluid.number_at(guess), 1.0)), 1, MOST_INSTANCES))
+    kept = min(wanted, instances)
     pool = Pool([(system, kept)], router=router, **options)
     seeds = np.zeros(0, np.int64)
     rows: list[tuple[float, float, float, float]] = []
@@ -177,7 +181,7 @@ def load_test(
         if missing > 0:
             seeds = np.append(seeds, pool.offer(in_progress(rng, lengths, system, missing, clock_s)))
         known = seeds if options.get("prefix_cache") or outputs else None
-        residence_s = _residence_s(system, lengths, tpot_limit_s, rate * kept)
+        residence_s = _residence_s(system, lengths, tpot_limit_s, rate * kept) * wanted / kept
         row, clock_s, count = _play_load(pool, system, mix, rate, kept, clock_s, residence_s, rng, known)
         played += count
         rows.append((rate, *row))

@@ -214,7 +214,7 @@ def _stage(
         _fits(where, system, lengths, stream(scenario.seed, "fit", where))
         if jobs is not None:
             _fits(f"{where}, batch jobs", system, jobs, stream(scenario.seed, "fit of jobs", where))
-        curve = _tested(scenario, where, service, system, mix)
+        curve = _tested(scenario, where, service, system, mix, stage.gpus // system.gpus)
     if curve is not None and isinstance(wanted, System):
         capacity = curve.capacity_per_s(service.slo.ttft_p95_s, service.slo.tpot_p95_s)
         at_capacity = (lengths.mean_isl, lengths.mean_osl, curve.number_at(capacity))
@@ -301,12 +301,12 @@ def planned_system(
 
 
 def _tested(
-    scenario: Scenario, where: str, service: Service, system: ServingSystem, mix: RequestMix
+    scenario: Scenario, where: str, service: Service, system: ServingSystem, mix: RequestMix, instances: int
 ) -> LatencyCurve:
-    """The latency curve of a system from a load test; an error where no load keeps the promise."""
+    """The latency curve of a system, one of `instances`, from a load test; an error where no load keeps the promise."""
     curve = load_test(
         system, mix.served_lengths, service.slo.tpot_p95_s, router=alone(service.router), seed=scenario.seed,
-        mix=mix, options=scheduling_options(service),
+        mix=mix, options=scheduling_options(service), instances=instances,
     )  # fmt: skip
     if curve.capacity_per_s(service.slo.ttft_p95_s, service.slo.tpot_p95_s) <= 0.0:
         raise CapacityError(f"{where}: no load keeps the promise ({_promised(service)}): {_lightest(curve)}")

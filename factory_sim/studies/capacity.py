@@ -74,7 +74,7 @@ def _drawn(scenario: Scenario, service: ResolvedService, stage: ResolvedStage, t
     curves = [stage.curve] + [
         load_test(
             system, service.lengths, slo.tpot_p95_s, router=alone(service.service.router), seed=seed,
-            mix=service.mix, options=scheduling_options(service.service),
+            mix=service.mix, options=scheduling_options(service.service), instances=stage.instances,
         )
         for seed in range(scenario.seed + 1, scenario.seed + tests)
     ]  # fmt: skip

@@ -63,21 +63,10 @@ def window_facts(
         "decode_sequences": values["decode_sequences"],
     }
     row |= {name: values[name] * instance_s for name in COUNTS}
-    gpu = stage.system.gpu
     if clock_energy != 1.0:
-        _clock_down(row, values["busy"] * instance_s * size * idle_watts(gpu), clock_energy)
-    unused_gpu_s = (idle * size + down_gpus + broken_gpus) * seconds
-    unused_j = idle_watts(gpu) * unused_gpu_s
-    gpu_j = row["input_energy_j"] + row["output_energy_j"] + row["idle_energy_j"] + unused_j
-    powered_s = instance_s * size + unused_gpu_s
-    it_j = gpu_j + (host_watts(gpu, gpu_j / powered_s) * powered_s if powered_s else 0.0)
-    row |= {
-        "idle_energy_j": row["idle_energy_j"] + unused_j,
-        "gpu_energy_j": gpu_j,
-        "it_energy_j": it_j,
-        "trained_tokens": 0.0,
-        **dict.fromkeys(JOB_COUNTS, 0.0),
-    }
+        _clock_down(row, values["busy"] * instance_s * size * idle_watts(stage.system.gpu), clock_energy)
+    _add_unused(row, stage.system.gpu, instance_s * size, (idle * size + down_gpus + broken_gpus) * seconds)
+    row |= {"trained_tokens": 0.0, **dict.fromkeys(JOB_COUNTS, 0.0)}
     return at_pue(row, scenario.places[site].pue if pue is None else pue)
 
 
@@ -86,6 +75,15 @@ def at_pue(row: dict, pue: float) -> dict:
     row["pue"] = pue
     row["facility_energy_j"] = row["it_energy_j"] * pue
     return row
+
+
+def _add_unused(row: dict, gpu: str, serving_gpu_s: float, unused_gpu_s: float) -> None:
+    """Add what powered GPUs that serve nobody draw, and the hosts' share of IT energy."""
+    unused_j = idle_watts(gpu) * unused_gpu_s
+    gpu_j = row["input_energy_j"] + row["output_energy_j"] + row["idle_energy_j"] + unused_j
+    powered_s = serving_gpu_s + unused_gpu_s
+    it_j = gpu_j + (host_watts(gpu, gpu_j / powered_s) * powered_s if powered_s else 0.0)
+    row |= {"idle_energy_j": row["idle_energy_j"] + unused_j, "gpu_energy_j": gpu_j, "it_energy_j": it_j}
 
 
 def _clock_down(row: dict, floor_j: float, factor: float) -> None:

@@ -16,12 +16,12 @@ from factory_sim.inputs.logs.files import open_bytes
 _SIDE_FILES = re.compile(
     r"(\.pytorch\.json|^inputs\.json|_timeslices\.(json|csv)|^gpu_telemetry_export.*|^server_metrics_export.*"
     r"|^phase_manifest\.json|^validation\.json|_collated\.json|^config\.ya?ml|^README.*|\.(md|html?|png|svg|pdf|log|py"
-    r"|sh|txt|lock|toml))(\.gz)?$",
+    r"|sh|txt|lock|toml))(\.(gz|bz2|xz|zst|zip))?$",
     re.IGNORECASE,
 )
 _STEM = re.compile(
     r"(_genai_perf|_aiperf(_aggregate|_sweep)?|_individual_responses|_summary|_lifecycle_metrics)?"
-    r"(\.(json|jsonl|csv|ya?ml|parquet))?(\.(gz|bz2|xz|zip))?$"
+    r"(\.(json|jsonl|csv|ya?ml|parquet))?(\.(gz|bz2|xz|zst|zip))?$"
 )
 _NOT_LAID_OUT = (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError)
 """What a reader meets where a file of a known format holds something else than that format does."""

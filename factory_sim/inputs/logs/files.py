@@ -19,9 +19,9 @@ from pathlib import Path
 from factory_sim.errors import FactorySimError, TraceError
 
 BLOCK_BYTES = 1 << 20
+_ZSTD_READ_BYTES = 1 << 14
 PARQUET_MAGIC = b"PAR1"
 _BINARY_MAGIC = {
-    b"\x28\xb5\x2f\xfd": "a zstd archive; unpack it first (zstd -d)",
     b"\x89PNG": "a PNG picture",
     b"%PDF": "a PDF document",
     b"\x80\x04": "a Python pickle",
@@ -32,7 +32,9 @@ _PACKED = (
     (b"\x1f\x8b", "gzip", lambda handle: _gunzip(handle)),
     (b"BZh", "bzip2", bz2.BZ2File),
     (b"\xfd7zX", "xz", lzma.LZMAFile),
+    (b"\x28\xb5\x2f\xfd", "zstd", lambda handle: _unzstd(handle)),
 )
+_SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".zip")
 
 
 @dataclass
@@ -53,7 +55,7 @@ class Source:
     def name(self) -> str:
         """File name without compression suffix."""
         name = self.path.name
-        for suffix in (".gz", ".bz2", ".xz", ".zip"):
+        for suffix in _SUFFIXES:
             name = name.removesuffix(suffix)
         return name
 
@@ -73,7 +75,9 @@ class Source:
 
 @contextmanager
 def open_bytes(path: str | Path, error: type[FactorySimError] = TraceError) -> Iterator[Source]:
-    """Open `path` whatever its compression (gzip, bzip2, xz, zip) and encoding (UTF-8, UTF-16, UTF-32, Windows-1252).
+    """Open `path` whatever its compression and encoding.
+
+    Compressions are gzip, bzip2, xz, zstd and zip; encodings UTF-8, UTF-16, UTF-32 and Windows-1252.
 
     Raises `error` when the file is missing, empty, binary or cannot be read.
     """
@@ -128,20 +132,29 @@ def _unpacked(handle, head: bytes, source: Source, error: type[FactorySimError])
         _, kind, unpack = packed
         stream = unpack(handle)
     elif head.startswith(b"PK\x03\x04"):
-        archive = zipfile.ZipFile(handle)
+        try:
+            archive = zipfile.ZipFile(handle)
+        except zipfile.BadZipFile:
+            raise error(f"{source.path}: is no whole zip archive (cut off or damaged); its list of files is missing "
+                        "from the end") from None
         names = [name for name in archive.namelist() if not name.endswith("/") and "__MACOSX" not in name]
         if "xl/workbook.xml" in names:
             raise error(f"{source.path}: is an Excel workbook; save the sheet as CSV")
         if len(names) != 1:
             raise error(f"{source.path}: is an archive of {len(names)} files; unpack it and give the folder")
-        kind, stream = "zip", archive.open(names[0])
+        try:
+            kind, stream = "zip", archive.open(names[0])
+        except (RuntimeError, NotImplementedError) as reason:  # a password, or a compression of its own
+            raise error(f"{source.path}: cannot be unpacked: {reason}") from None
     else:
         return handle
     out = tempfile.TemporaryFile()  # noqa: SIM115 closed by open_bytes
     try:
-        for block in stream if kind == "gzip" else iter(lambda: stream.read(BLOCK_BYTES), b""):
+        # what a cut zstd stream holds is lost from the last whole read on
+        size = _ZSTD_READ_BYTES if kind == "zstd" else BLOCK_BYTES
+        for block in stream if kind == "gzip" else iter(lambda: stream.read(size), b""):
             out.write(block)
-    except (EOFError, zlib.error, lzma.LZMAError, OSError) as reason:
+    except (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, OSError, ValueError) as reason:
         if out.tell() == 0:
             raise error(f"{source.path}: is not a whole {kind} file: {reason}") from None
         source.cut = True
@@ -149,6 +162,13 @@ def _unpacked(handle, head: bytes, source: Source, error: type[FactorySimError])
                             "unpacked was read")
     out.seek(0)
     return out
+
+
+def _unzstd(handle):
+    """Return a readable stream of the content of a zstd file."""
+    import pyarrow
+
+    return pyarrow.CompressedInputStream(pyarrow.PythonFile(handle, mode="r"), "zstd")
 
 
 def _gunzip(handle) -> Iterator[bytes]:
@@ -175,6 +195,8 @@ def _utf8(handle, source: Source, error: type[FactorySimError]):
     if encoding is None:
         bad_at = _first_bad_utf8(handle)
         if bad_at is None:
+            if head[257:262] == b"ustar":
+                raise error(f"{source.path}: is a tar archive; unpack it and give the folder")
             if b"\0" in head:
                 raise error(f"{source.path}: is a binary file (byte 0 found); text or Parquet was expected")
             return handle

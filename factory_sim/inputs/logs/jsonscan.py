@@ -16,7 +16,7 @@ _KEYED = re.compile(rb'("(?:[^"\\]++|\\.)*+(?:"|\Z))(\s*:)?|[\[\]{},]', re.DOTAL
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _SPACE = re.compile(rb"[ \t\r\n]*")
 _SCALAR = re.compile(rb"[^\s,\]}]+")
-_CUT_WORD = re.compile(r"\s*(|-|t|tr|tru|f|fa|fal|fals|n|nu|nul|N|Na|-?I(n(f(i(n(it?)?)?)?)?)?)\s*")
+_CUT_WORD = re.compile(r"\s*(|-|t|tr|tru|f|fa|fal|fals|n|nu|nul|N|Na|-?I(n(f(i(n(it?)?)?)?)?)?|\.|[eE][+-]?)\s*")
 _NEXT_DOCUMENT = re.compile(rb"\n(?=[\[{])")
 _DECODER = json.JSONDecoder()
 _WINDOW_BYTES = 1 << 12

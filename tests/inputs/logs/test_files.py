@@ -3,8 +3,11 @@
 import bz2
 import gzip
 import lzma
+import random
+import tarfile
 import zipfile
 
+import pyarrow
 import pytest
 
 from factory_sim.errors import MeasurementError, TraceError
@@ -33,7 +36,11 @@ def test_latin_1_is_read_and_told(tmp_path):
     assert "not UTF-8 (byte 12)" in notes[0]
 
 
-@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+def zstd(data: bytes) -> bytes:
+    return pyarrow.compress(data, codec="zstd", asbytes=True)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress, zstd])
 def test_compressed_files_are_unpacked_whatever_their_name(tmp_path, pack):
     path = tmp_path / "file.json"
     path.write_bytes(pack(TEXT.encode()))
@@ -53,6 +60,32 @@ def test_cut_gzip_gives_what_is_there(tmp_path):
     text, notes = content(path)
     assert text.startswith('{"a": 0}\n{"a": 7919}\n')
     assert "cut off" in notes[0]
+
+
+def test_cut_zstd_gives_what_is_there(tmp_path):
+    path = tmp_path / "file.jsonl.zst"
+    draw = random.Random(1)
+    packed = zstd("".join(f'{{"a": {draw.random()}}}\n' for _ in range(50_000)).encode())
+    path.write_bytes(packed[: len(packed) // 2])
+    text, notes = content(path)
+    assert text.startswith('{"a": 0.13436424411240122}\n')
+    assert text.count("\n") > 10_000
+    assert "zstd stream is cut off" in notes[0]
+
+
+def test_cut_zip_and_packed_tar_are_refused(tmp_path):
+    path = tmp_path / "file.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.json", TEXT)
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(TraceError, match="no whole zip archive"):
+        content(path)
+    inner, folder = tmp_path / "a.json", tmp_path / "results.tar.gz"
+    inner.write_text(TEXT)
+    with tarfile.open(folder, "w:gz") as archive:
+        archive.add(inner, "a.json")
+    with pytest.raises(TraceError, match="tar archive; unpack it"):
+        content(folder)
 
 
 def test_zip_of_one_file_is_unpacked_and_of_two_refused(tmp_path):

@@ -113,3 +113,10 @@ def test_head_of_an_array_is_that_of_its_first_element():
 @pytest.mark.parametrize("data", [b"", b"   ", b"[]", b"[ ]\n"])
 def test_nothing_gives_nothing(data):
     assert values(data) == []
+
+
+@pytest.mark.parametrize("end", ["0.", "1e", "2.5E-", "tru", "-", "Infini"])
+def test_end_inside_a_number_or_a_word_is_a_cut(end):
+    ((loss, _),) = documents(f'{{"a": 1, "b": {end}'.encode())
+    assert loss.cut
+    assert "cut off" in loss.message

@@ -21,10 +21,11 @@ RAW = "perf_analyzer"
 
 
 def detect(head: Head) -> bool:
-    """True for the summary."""
-    return not head.has("aiperf_version") and head.any("input_config.perf_analyzer", "telemetry_stats") and head.any(
-        "request_throughput", "request_latency", "request_count"
-    )
+    """True for the summary; before 0.0.12 its `input_config` is the flat list of arguments."""
+    return not head.has("aiperf_version") and head.any(
+        "input_config.perf_analyzer", "telemetry_stats", "input_config.endpoint_type", "input_config.service_kind",
+        "input_config.model_names", "input_config.formatted_model_name",
+    ) and head.any("request_throughput", "request_latency", "request_count")
 
 
 def detect_raw(head: Head) -> bool:
@@ -42,21 +43,29 @@ def read(report: Report, head: Head) -> Found:
         config = document.get("input_config") if isinstance(document.get("input_config"), dict) else {}
         endpoint = config.get("endpoint") if isinstance(config.get("endpoint"), dict) else {}
         analyzer = config.get("perf_analyzer") if isinstance(config.get("perf_analyzer"), dict) else {}
-        streaming = endpoint.get("streaming") if isinstance(endpoint.get("streaming"), bool) else None
+        streaming = endpoint.get("streaming", config.get("streaming"))
+        streaming = streaming if isinstance(streaming, bool) else None
         if streaming is False or (streaming is None and facts["ttft_mean_ms"] is not None
                                   and facts["ttft_mean_ms"] == facts["e2e_mean_ms"]):
             facts["ttft_mean_ms"] = facts["tpot_mean_ms"] = facts["chunk_gap_mean_ms"] = None
             report.note(f"{where}: not streamed: the TTFT in the file is the whole latency and was left out")
-        facts["requests_failed"] = _failed(facts["requests_completed"], analyzer, where, report)
+        asked = _asked(analyzer, config)
+        facts["requests_failed"] = _failed(facts["requests_completed"], asked, where, report)
         points.append(Point(**facts, **_setting(config, analyzer), streaming=streaming,
                             source=report.source.path.name, format=FORMAT))
     return Found(points, TOOL)
 
 
-def _failed(completed: int | None, analyzer: dict[str, Any], where: str, report: Report) -> int | None:
-    """The tool writes nothing when a request fails; fewer requests than asked had no token."""
+def _asked(analyzer: dict[str, Any], config: dict[str, Any]) -> int | None:
+    """Requests that the tool was told to send; None where it ran for a time (a flat `request_count` is then 0)."""
     measurement = analyzer.get("measurement") if isinstance(analyzer.get("measurement"), dict) else {}
-    asked = count(measurement.get("num")) if measurement.get("mode") == "request_count" else None
+    if measurement.get("mode") == "request_count":
+        return count(measurement.get("num"))
+    return count(positive(config.get("request_count")))
+
+
+def _failed(completed: int | None, asked: int | None, where: str, report: Report) -> int | None:
+    """The tool writes nothing when a request fails; fewer requests than asked had no token."""
     if completed is None or asked is None:
         return None
     if completed < asked:
@@ -69,12 +78,15 @@ def _setting(config: dict[str, Any], analyzer: dict[str, Any]) -> dict[str, Any]
     stimulus = analyzer.get("stimulus") if isinstance(analyzer.get("stimulus"), dict) else {}
     data = config.get("input") if isinstance(config.get("input"), dict) else {}
     isl, osl = data.get("synthetic_tokens"), data.get("output_tokens")
-    isl, osl = (item if isinstance(item, dict) else {} for item in (isl, osl))
-    names = config.get("model_names")
+    isl, osl = (
+        item if isinstance(item, dict) else {part: config.get(f"{flat}_tokens_{part}") for part in ("mean", "stddev")}
+        for item, flat in ((isl, "synthetic_input"), (osl, "output"))
+    )
+    names = config.get("model_names", config.get("model"))
     return {
         "model": names[0] if isinstance(names, list) and names and isinstance(names[0], str) else None,
-        "concurrency_set": positive(stimulus.get("concurrency")),
-        "request_rate_set_per_s": positive(stimulus.get("request_rate")),
+        "concurrency_set": positive(stimulus.get("concurrency", config.get("concurrency"))),
+        "request_rate_set_per_s": positive(stimulus.get("request_rate", config.get("request_rate"))),
         "isl": positive(isl.get("mean")),
         "osl": positive(osl.get("mean")),
         "length_distribution": "fixed" if number(isl.get("stddev")) == 0 and number(osl.get("stddev")) == 0 else None,

@@ -1,4 +1,4 @@
-"""GuideLLM reports: versions 1 and 2, and the oldest without version (0.3 and before); JSON, YAML and CSV.
+"""GuideLLM reports: versions 1 and 2, and the older without version (0.2, 0.3; 0.1 apart); JSON, YAML and CSV.
 
 `request_latency` is in seconds between neighbours in ms. Its TPOT counts from the start of the request (0.3: from the
 first token) over all output tokens; its ITL is (last - first token)/(output tokens - 1), which is TPOT here. Both means
@@ -8,6 +8,7 @@ are weighted by tokens, so TPOT is computed request by request where the report 
 import json
 from typing import Any
 
+from factory_sim.calibration.importers import guidellm_first
 from factory_sim.calibration.importers.point import Point
 from factory_sim.calibration.importers.report import Found, Report
 from factory_sim.calibration.importers.tally import Tally, ratio, times, whole
@@ -26,7 +27,7 @@ def detect(head: Head) -> bool:
     """True for a report of any version."""
     return head.has("benchmarks") and head.any(
         "benchmarks.metrics", "benchmarks.run_stats", "benchmarks.scheduler_metrics", "benchmarks.request_totals",
-        "metadata.guidellm_version",
+        "metadata.guidellm_version", "benchmarks.benchmarks.mode", "benchmarks.benchmarks.results",
     )
 
 
@@ -72,7 +73,7 @@ def _benchmark_plan() -> dict[str, Any]:
         "scheduler_state": SKIP,
         "worker": SKIP,
         "request_loader": SKIP,
-    }
+    } | guidellm_first.plan()
 
 
 def read(report: Report, head: Head) -> Found:
@@ -97,10 +98,14 @@ def found(benchmarks: list[dict[str, Any]], top: dict[str, Any], report: Report)
     if oldest:
         report.note("GuideLLM 0.3 or older: its time_per_output_token_ms has another definition; TPOT is taken from "
                     "the inter-token latency")
-    elif "metadata" not in top and benchmarks:
+    first = any("benchmarks" in item for item in benchmarks if isinstance(item, dict))
+    if "metadata" not in top and benchmarks and not oldest and not first:
         report.note("the report ends before its metadata: it is cut off, and what stood after the cut is missing")
     points = []
     for at, benchmark in enumerate(benchmarks):
+        if isinstance(benchmark, dict) and isinstance(benchmark.get("benchmarks"), list):
+            points.extend(guidellm_first.points(benchmark, at, report))
+            continue
         if not isinstance(benchmark, dict) or not isinstance(benchmark.get("metrics"), dict):
             report.complaints.add("dropped, benchmark without metrics", f"benchmarks[{at}]")
             continue
@@ -115,7 +120,7 @@ def found(benchmarks: list[dict[str, Any]], top: dict[str, Any], report: Report)
 def _point(benchmark: dict[str, Any], at: int, top: dict[str, Any], report: Report) -> Point:
     where = f"benchmarks[{at}]"
     metrics = benchmark["metrics"]
-    totals = metrics.get("request_totals") or benchmark.get("request_totals") or {}
+    totals = metrics.get("request_totals") or benchmark.get("request_totals") or benchmark.get("total_count") or {}
     if not isinstance(totals, dict) or not totals:
         totals = (benchmark.get("scheduler_metrics") or {}).get("requests_made") or {}
     completed = count(totals.get("successful"))

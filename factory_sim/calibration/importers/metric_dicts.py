@@ -121,7 +121,8 @@ def figures(metrics: Metrics, span_s: float | None = None) -> dict[str, Any]:
         "output_tokens": whole(osl),
         "output_tokens_per_s": ratio(osl, duration_s) or _positive(value(metrics, "output_token_throughput")),
         "duration_s": duration_s,
-        "concurrency": ratio(times(e2e_ms and e2e_ms / 1000, completed), duration_s),
+        "concurrency": ratio(times(e2e_ms and e2e_ms / 1000, completed), duration_s)
+        or times(_positive(rate), e2e_ms and e2e_ms / 1000),
         "request_rate_per_s": ratio(completed, duration_s) or _positive(rate),
         "server_input_tokens": whole(total(metrics, "total_usage_prompt_tokens", "usage_prompt_tokens", count)),
         "cached_input_tokens": whole(

@@ -175,6 +175,7 @@ def test_genai_perf_without_streaming_stores_latency_as_ttft(sample, write):
     point = inspect(write("run.json", summary)).points[0]
     assert (point.ttft_mean_ms, point.tpot_mean_ms) == (None, None)
     assert point.e2e_mean_ms == pytest.approx(1182.41, rel=1e-3)
+    assert point.concurrency == pytest.approx(3.998, rel=1e-3)  # rate x end-to-end time
 
 
 def test_genai_perf_requests_without_a_token_are_missed(sample, write):
@@ -206,3 +207,34 @@ def test_record_of_an_error_without_its_text_is_a_failure(records, write):
     failed |= {"metrics": {"error_isl": {"value": 200, "unit": "tokens"}}, "error": None}
     point = inspect(write("profile_export.jsonl", "\n".join(json.dumps(one) for one in [*records, failed]))).points[0]
     assert (point.requests_completed, point.requests_failed) == (24, 1)
+
+
+def flat_arguments(result, **more):
+    """The layout before 0.0.12: the arguments of the command as they were parsed."""
+    result["input_config"] = {
+        "model": ["llama"], "formatted_model_name": "llama", "backend": "tensorrtllm", "endpoint_type": "chat",
+        "service_kind": "openai", "streaming": True, "concurrency": 4, "request_rate": None, "request_count": 24,
+        "synthetic_input_tokens_mean": 200, "synthetic_input_tokens_stddev": 0, "output_tokens_mean": 50,
+        "output_tokens_stddev": 0, "subcommand": "profile", "extra_inputs": {},
+    } | more
+    return result
+
+
+def test_genai_perf_with_flat_arguments(sample, write):
+    result = flat_arguments(sample("genai-perf/profile_export_genai_perf.json"))
+    found = inspect(write("profile_export_genai_perf.json", result))
+    (point,) = found.points
+    assert (found.format, point.requests_completed, point.requests_failed) == ("genai_perf", 24, 0)
+    assert point.ttft_mean_ms == pytest.approx(202.32, rel=1e-3)
+    assert (point.model, point.concurrency_set, point.isl, point.osl, point.length_distribution, point.streaming) == (
+        "llama", 4, 200, 50, "fixed", True)
+
+
+def test_genai_perf_with_flat_arguments_and_without_counts(sample, write):
+    result = flat_arguments(sample("genai-perf/profile_export_genai_perf.json"), streaming=False, request_count=0)
+    del result["request_count"]
+    (point,) = inspect(write("profile_export_genai_perf.json", result)).points
+    assert (point.requests_completed, point.requests_failed, point.output_tokens, point.duration_s) == (None,) * 4
+    assert (point.ttft_mean_ms, point.tpot_mean_ms) == (None, None)
+    assert point.e2e_mean_ms == pytest.approx(1182.41, rel=1e-3)
+    assert point.concurrency == pytest.approx(3.998, rel=1e-3)  # rate x end-to-end time

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from factory_sim.calibration.importers import inspect
 from factory_sim.errors import MeasurementError
@@ -156,3 +157,50 @@ def test_oldest_version_gives_silent_requests_a_negative_time(report, write):
 def test_csv_finds_the_streams_in_the_profile():
     point = inspect(DATA / "guidellm" / "concurrent4.csv").points[0]
     assert point.concurrency_set == 4
+
+
+def first_generation(requests, **members):
+    results = [
+        {"request": {"prompt": "secret"}, "output": "secret", "prompt_token_count": isl, "output_token_count": osl,
+         "start_time": 1.7e9 + start_s, "end_time": 1.7e9 + end_s, "first_token_time": 1.7e9 + first_s,
+         "last_token_time": 1.7e9 + end_s}
+        for start_s, first_s, end_s, isl, osl in requests
+    ]
+    benchmark = {"mode": "asynchronous", "rate": 5.0, "results": results,
+                 "errors": [{"request": {"prompt": "secret"}, "message": "boom"}], "concurrencies": [{"time": 1.0}]}
+    args = {"backend_type": "openai_server", "model": "llama", "mode": "sweep"}
+    return {"benchmarks": [{"benchmarks": [benchmark | members], "args": args}]}
+
+
+REQUESTS = ((0.0, 0.2, 1.0, 100, 41), (0.5, 0.9, 2.0, 200, 12))
+
+
+@pytest.mark.parametrize("dump", [json.dumps, yaml.safe_dump])
+def test_first_generation_is_computed_from_its_requests(write, dump):
+    suffix = "json" if dump is json.dumps else "yaml"
+    found = inspect(write(f"report.{suffix}", dump(first_generation(REQUESTS))))
+    (point,) = found.points
+    assert (found.format, point.label, point.model) == ("guidellm", "asynchronous@5", "llama")
+    assert (point.requests_completed, point.requests_failed, point.input_tokens, point.output_tokens) == (2, 1, 300, 53)
+    assert point.ttft_mean_ms == pytest.approx((200 + 400) / 2, rel=1e-4)
+    assert point.tpot_mean_ms == pytest.approx((800 / 40 + 1100 / 11) / 2, rel=1e-4)
+    assert point.e2e_mean_ms == pytest.approx((1000 + 1500) / 2, rel=1e-4)
+    assert (point.duration_s, point.concurrency) == pytest.approx((2.0, 2.5 / 2.0), rel=1e-4)
+    assert (point.chunk_gap_mean_ms, point.concurrency_set, point.request_rate_set_per_s) == (None, None, 5.0)
+    assert "secret" not in point.model_dump_json()
+
+
+def test_earliest_files_hold_the_first_token_as_a_span(write):
+    report = first_generation(REQUESTS[:1], errors=[])
+    result = report["benchmarks"][0]["benchmarks"][0]["results"][0]
+    del result["last_token_time"]
+    result |= {"first_token_time": 0.2, "decode_times": {"data": [0.02] * 40}}
+    (point,) = inspect(write("report.json", report)).points
+    assert (point.ttft_mean_ms, point.tpot_mean_ms, point.chunk_gap_mean_ms) == pytest.approx((200, 20, 20))
+
+
+def test_first_generation_up_to_a_cut(write):
+    text = json.dumps(first_generation(REQUESTS))
+    found = inspect(write("report.json", text[: text.rindex('"prompt_token_count"')]))
+    assert found.points[0].requests_completed == 1
+    assert any("cut off" in note for note in found.notes)

@@ -15,7 +15,8 @@ from factory_sim.inputs.logs.files import open_bytes
 
 _SIDE_FILES = re.compile(
     r"(\.pytorch\.json|^inputs\.json|_timeslices\.(json|csv)|^gpu_telemetry_export.*|^server_metrics_export.*"
-    r"|^phase_manifest\.json|^validation\.json|_collated\.json|^config\.ya?ml|^README.*|\.(md|html?|png|svg|pdf|log|py"
+    r"|^phase_manifest\.json|^validation\.json|_collated\.json|^config\.ya?ml|^README.*"
+    r"|^warmup\.json|(^|[.-])failure\.json|\.(md|html?|png|svg|pdf|log|py"
     r"|sh|txt|lock|toml))(\.(gz|bz2|xz|zst|zip))?$",
     re.IGNORECASE,
 )
@@ -276,8 +277,8 @@ def _pooled(path: Path) -> bool:
 
 def _without_repeats(folder: Path, files: list[_File], notes: list[str]) -> list[_File]:
     """Drop points that are in an earlier file too: same identity, or the same figures to the last digit."""
-    order = sorted(files, key=lambda file: (file.path.parent, _STEM.sub("", file.path.name),
-                                            _CONTAINER_RANK.get(file.path.suffix, 1)))
+    order = sorted(files, key=lambda file: (_CONTAINER_RANK.get(file.path.suffix, 1), file.path.parent,
+                                            _STEM.sub("", file.path.name)))
     seen: dict[Any, str] = {}
     dropped: dict[Path, list[Point]] = {}
     for file in order:

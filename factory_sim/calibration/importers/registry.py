@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from factory_sim.calibration.importers import (
     aiperf,
     elsewhere,
+    flat_table,
     genai_perf,
     guidellm,
     inference_perf,
@@ -65,6 +66,13 @@ _NOT_RESULTS = {
     "prediction of AISimulate (simulated, not measured)": ("num_requests", "wall_time_ms", "mean_ttft_ms"),
     "set of prompts for AIPerf (inputs.json)": ("data.session_id", "data.payloads"),
     "GPU telemetry or server metrics of AIPerf": ("timestamp_ns", "endpoint_url"),
+    "measurement of single batches by vLLM (bench latency), which tells neither their lengths nor their size": (
+        "avg_latency", "percentiles"),
+    "result of SGLang for single batches (bench_one_batch), not of a service under load": (
+        "batch_size", "input_len", "output_len", "overall_throughput"),
+    "result of SGLang for an offline run (bench_offline_throughput), without latencies": (
+        "successful_requests", "total_latency", "input_throughput"),
+    "failure that a sweep of vLLM noted": ("error_type", "serve_overrides"),
 }
 _HEAD_BYTES = 1 << 16
 _YAML_LINE = re.compile(rb"^(---|[\w\"'.$-]+:(\s|$))")
@@ -136,6 +144,9 @@ def _table(source: Source, names: list[str], head: jsonscan.Head | None) -> Know
     told = elsewhere.table(source.path, names)
     if told:
         raise MeasurementError(told)
+    flat = flat_table.detect(names)
+    if flat:
+        return Known(flat, lambda report: flat_table.read(report, flat))
     log = log_reader.detect(source, head)
     results = plain_csv.detect_table(names)
     if log and (log in logs.TRACES or not results or "concurrency" not in names):

@@ -33,21 +33,20 @@ def _plan() -> dict[str, Any]:
 
 def read(report: Report, head: Head) -> Found:
     """Return one point for each run in the file."""
-    points, version = [], None
+    points = []
     for document, where in report.documents(_plan):
-        config = document.get("config") if isinstance(document.get("config"), dict) else {}
         if isinstance(document.get("results"), dict):
             document = {**document["results"], "llm_optimizer": True}
         if "completed" not in document and "mean_ttft_ms" not in document:
             report.complaints.add("dropped, no result of a serving benchmark", where)
             continue
-        server = document.get("server_info") if isinstance(document.get("server_info"), dict) else {}
-        version = version or (server.get("version") if isinstance(server.get("version"), str) else None)
-        points.append(_point(document, server, config, where, report))
-    return Found(points, TOOL, None)
+        points.append(point(document, where, report))
+    return Found(points, TOOL)
 
 
-def _point(document, server, config, where: str, report: Report) -> Point:
+def point(document: dict[str, Any], where: str, report: Report) -> Point:
+    """Return the point of one run, as the plan of vLLM's results keeps it."""
+    server = document.get("server_info") if isinstance(document.get("server_info"), dict) else {}
     duration_s, completed = positive(document.get("duration")), count(document.get("completed"))
     facts = _summary(document, duration_s, completed)
     asked = facts["output_tokens"]
@@ -68,6 +67,8 @@ def _point(document, server, config, where: str, report: Report) -> Point:
     elif facts["requests_failed"] is None:
         report.note(f"{where}: no per-request details: how many requests failed is not known")
     _unstreamed(document, facts, where, report)
+    if facts["ttft_mean_ms"] is None and "mean_ttft_ms" not in document and "median_ttft_ms" in document:
+        report.note(f"{where}: holds medians of TTFT and ITL, no means: TTFT, TPOT and chunk gap are missing")
     retokenized = number(document.get("total_output_tokens_retokenized"))
     if retokenized and asked and abs(asked / retokenized - 1) > 0.1:
         report.note(f"{where}: total_output_tokens is {asked}, counted again from the text {retokenized:.0f}: "
@@ -75,7 +76,7 @@ def _point(document, server, config, where: str, report: Report) -> Point:
     if document.get("backend") in _NATIVE and facts["chunk_gap_mean_ms"] is not None:
         report.note(f"{where}: the native backend divides each gap by the tokens of its chunk: with several tokens a "
                     "chunk the gap here is a gap per token")
-    return Point(**facts, **_setting(document, server, config), source=report.source.path.name, format=FORMAT)
+    return Point(**facts, **_setting(document, server), source=report.source.path.name, format=FORMAT)
 
 
 def _summary(document: dict[str, Any], duration_s: float | None, completed: int | None) -> dict[str, Any]:
@@ -138,7 +139,7 @@ def _distribution(spread: float) -> str:
     return "fixed" if spread == 1 else f"uniform[{spread:g}*L,L]"
 
 
-def _setting(document: dict[str, Any], server: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+def _setting(document: dict[str, Any], server: dict[str, Any]) -> dict[str, Any]:
     layout = {name: size for name, key in (("tp", "tp_size"), ("pp", "pp_size"), ("dp", "dp_size"), ("ep", "ep_size"))
               if (size := count(server.get(key)))}
     if isinstance(server.get("enable_dp_attention"), bool):

@@ -81,17 +81,24 @@ def read(report: Report, head: Head) -> Found:
     """Return one point for each result in the file."""
     points = []
     for document, where in report.documents(plan):
-        if "total_input_sequences" in document:
+        if "total_input_sequences" in document or _pooling(document):
             raise MeasurementError(f"{report.source.path}: {where}: is a pooling (embedding) benchmark, which has no "
                                    "output tokens; a generation benchmark was expected")
         if not any(key in document for key in ("completed", "duration", "request_throughput", "mean_ttft_ms")):
             report.complaints.add("dropped, no result of a serving benchmark", where)
             continue
-        points.append(_point(document, where, report))
+        points.append(point(document, where, report))
     return Found(points, TOOL)
 
 
-def _point(document: dict[str, Any], where: str, report: Report) -> Point:
+def _pooling(document: dict[str, Any]) -> bool:
+    """True for what older versions wrote about embeddings: input tokens and no output at all."""
+    return "total_input_tokens" in document and not any(
+        name in document for name in ("total_output_tokens", "output_throughput", "mean_ttft_ms"))
+
+
+def point(document: dict[str, Any], where: str, report: Report) -> Point:
+    """Return the point of one result, as `plan` keeps it."""
     duration_s = positive(document.get("duration"))
     facts = _summary(document, duration_s)
     detail = requests(document, where, report)
@@ -230,7 +237,9 @@ def _setting(document: dict[str, Any]) -> dict[str, Any]:
     drafted = number(document.get("spec_decode_acceptance_length"))
     extra = {key: value for key, value in document.items() if key not in _KNOWN and _plain_scalar(key, value)}
     return {
-        "model": _text(document.get("model_id")),
+        "model": _text(document.get("model_id")) or _text(document.get("model")),
+        "isl": _asked(document, "random_input_len", "input_len", "isl"),
+        "osl": _asked(document, "random_output_len", "output_len", "osl"),
         "engine": _text(document.get("backend") or document.get("endpoint_type")),
         "engine_version": _text(document.get("version") or document.get("vllm_version")),
         "gpu": gpu,
@@ -245,6 +254,11 @@ def _setting(document: dict[str, Any]) -> dict[str, Any]:
         "speculative": "yes" if "spec_decode_acceptance_rate" in document else None,
         "extra": extra,
     }
+
+
+def _asked(document: dict[str, Any], *names: str) -> float | None:
+    """A length that a sweep or its user wrote beside the result."""
+    return next((length for name in names if (length := positive(document.get(name)))), None)
 
 
 def _plain_scalar(key: str, value: object) -> bool:

@@ -83,3 +83,14 @@ def test_set_and_asked_values_are_read(result, write):
 def test_llm_optimizer_wraps_the_same_keys(result, write):
     found = inspect(write("run.json", {"config": {"client_args": {}}, "results": without(result, *ARRAYS)}))
     assert found.points[0].ttft_mean_ms == pytest.approx(203.40, rel=0.001)
+
+
+def test_oldest_version_has_medians_only(write):
+    result = {"backend": "sglang", "request_rate": 8.0, "total_input_tokens": 3231, "total_output_tokens": 414,
+              "mean_e2e_latency_ms": 656.0, "median_e2e_latency_ms": 600.0, "median_ttft_ms": 240.0,
+              "median_itl_ms": 19.0, "output_throughput": 117.0, "duration": 3.5, "completed": 20}
+    found = inspect(write("run.jsonl", result))
+    point = found.points[0]
+    assert (point.ttft_mean_ms, point.tpot_mean_ms, point.chunk_gap_mean_ms) == (None, None, None)
+    assert point.concurrency == pytest.approx(0.656 * 20 / 3.5)
+    assert any("medians" in note for note in found.notes)

@@ -181,3 +181,24 @@ def test_throughput_run_has_totals_only(write):
     assert found.format == "vllm_bench_throughput"
     assert (point.requests_completed, point.duration_s, point.request_rate_per_s) == (100, 10.0, 10.0)
     assert (point.output_tokens, point.output_tokens_per_s, point.ttft_mean_ms) == (None, None, None)
+
+
+def test_older_embedding_benchmark_is_refused(write):
+    result = {"backend": "openai-embeddings", "model_id": "bge", "duration": 2.0, "completed": 10, "num_prompts": 10,
+              "total_input_tokens": 100, "request_throughput": 5.0, "total_token_throughput": 50.0,
+              "mean_e2el_ms": 20.0}
+    with pytest.raises(MeasurementError, match="embedding"):
+        inspect(write("run.json", result))
+
+
+@pytest.mark.parametrize(
+    ("result", "what"),
+    [({"avg_latency": 1.2, "latencies": [1.2], "percentiles": {"10": 1.2}}, "bench latency"),
+     ({"run_name": "a", "batch_size": 1, "input_len": 9, "output_len": 9, "latency": 0.5, "output_throughput": 1.0,
+       "overall_throughput": 2.0}, "bench_one_batch"),
+     ({"backend": "engine", "successful_requests": 9, "total_latency": 5.0, "input_throughput": 2.0},
+      "bench_offline_throughput")],
+)
+def test_what_measures_no_service_is_refused_by_its_name(write, result, what):
+    with pytest.raises(MeasurementError, match=what):
+        inspect(write("result.json", result))

@@ -38,13 +38,17 @@ def read(report: Report, head: Head) -> Found:
 
 def _point(document: dict[str, Any], where: str, report: Report) -> Point:
     load, good = _object(document, "load_summary"), _object(document, "successes")
-    latency, throughput = _object(good, "latency"), _object(good, "throughput")
+    latency, throughput = _object(good, "latency") or good, _object(good, "throughput")  # 0.1 has no "latency"
     completed = count(good.get("count"))
     duration_s = positive(document.get("benchmark_time_seconds")) or ratio(
         completed, positive(throughput.get("requests_per_sec")))
     e2e_s = _mean(latency, "request_latency")
     isl = _total(good, completed, "prompt_tokens", "prompt_len")
     osl = _total(good, completed, "output_len", "output_tokens")
+    server_osl = _total(good, completed, "output_tokens")
+    if osl and server_osl and abs(osl / server_osl - 1) > 0.01:
+        report.note(f"{where}: doubtful, output tokens are the client's count of the text ({osl:.0f}); the server "
+                    f"counted {server_osl:.0f}, so output rate and TPOT are off by as much")
     gap = _object(latency, "inter_token_latency")
     gap_s = positive(gap.get("mean"))
     if gap_s is not None and (number(gap.get("median")) == 0 or number(gap.get("min")) == 0):

@@ -41,13 +41,16 @@ def read_tree(tree: dict[str, Any], report: Report) -> Found:
     requests, latency, throughput = (_object(part, name) for name in ("requests", "latency", "throughput"))
     total, failed = count(requests.get("total")), count(requests.get("failures"))
     completed = total - failed if total is not None and failed is not None else total
+    if completed == 0:
+        report.note("no request succeeded: its zeros mean missing")
+        latency = throughput = {}
     rate = _rate(throughput, "request_rate") or _rate(throughput, "requests_per_sec")
     duration_s = ratio(completed, rate)
     if duration_s is None:
         time = _object(part, "time")
         duration_s = seconds(time.get("duration"), time.get("units", "s")) if time else None
     e2e_s = _seconds(latency, "request_latency")
-    isl, osl = (times(number(_object(requests, f"{kind}_length").get("mean")), completed)
+    isl, osl = (times(number(_object(requests, f"{kind}_length").get("mean")), completed or None)
                 for kind in ("input", "output"))
     gap = _object(latency, "inter_token_latency")
     gap_s = _seconds(latency, "inter_token_latency")

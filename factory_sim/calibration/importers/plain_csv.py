@@ -13,6 +13,7 @@ chunks.
 """
 
 import hashlib
+import re
 from typing import Any
 
 from factory_sim.calibration.importers.point import Point
@@ -47,6 +48,11 @@ _NUMBERS = {
     "output_tokens": "output_tokens", "total_output_tokens": "output_tokens",
     "output_tokens_per_s": "output_tokens_per_s", "output_throughput": "output_tokens_per_s",
     "output_throughput_tok_s": "output_tokens_per_s", "output_token_throughput": "output_tokens_per_s",
+    "output_token_throughput_tok_s": "output_tokens_per_s", "output_throughput_tokens_s": "output_tokens_per_s",
+    "output_tokens_per_second": "output_tokens_per_s", "output_tok_s": "output_tokens_per_s",
+    "output_tps": "output_tokens_per_s", "duration_sec": "duration_s", "benchmark_duration_s": "duration_s",
+    "request_throughput_req_s": "request_rate_per_s", "request_rate": "request_rate_set_per_s",
+    "total_generated_tokens": "output_tokens",
     "duration_s": "duration_s", "concurrency": "concurrency", "max_concurrency": "concurrency", "conc": "concurrency",
     "request_rate_per_s": "request_rate_per_s", "request_throughput": "request_rate_per_s",
     "completed_requests_per_s": "request_rate_per_s", "rps": "request_rate_per_s", "qps": "request_rate_per_s",
@@ -65,6 +71,8 @@ _LAYOUT = ("tp", "pp", "ep", "dp", "mode", "replicas", "dp_attention", "parallel
            "decode_ep", "decode_dp_attention")
 _COUNTS = ("requests_completed", "requests_failed", "input_tokens", "output_tokens")
 _ALL_FIELDS = set(Point.model_fields)
+_PERCENTILE = re.compile(r"^p\d+$")
+_COMMA = "dropped, a decimal comma? write a point, and no separators of thousands"
 _EMPTY = {"", "null", "none", "n/a", "na", "-"}
 
 
@@ -107,6 +115,19 @@ def detect_table(names: list[str]) -> bool:
     )
 
 
+def only_percentiles(names: list[str]) -> str | None:
+    """The first column of a percentile or median of a latency, in a table that holds no mean of one; else None."""
+    found = None
+    for name in names:
+        stem, unit = split_unit(name)
+        parts = [part for part in stem.split("_") if part != "median" and not _PERCENTILE.match(part)]
+        if unit and "_".join(parts) in _TIMES:
+            if len(parts) == len(stem.split("_")):
+                return None
+            found = found or name
+    return found
+
+
 def read(report: Report, names: list[str]) -> Found:
     """Return one point for each usable row; the others are listed with row and column."""
     path = report.source.path
@@ -120,8 +141,11 @@ def read(report: Report, names: list[str]) -> Found:
     if any("itl" in name or "inter_token" in name for name, _ in timed.values()):
         report.note("itl was read as the mean gap between chunks; if it is (last - first token)/(tokens - 1), call it "
                     "tpot")
+    if not timed and (column := only_percentiles(names)):
+        report.note(f"column {column} is a median or a percentile, not a mean: not used")
     wanted = {name for name, _ in timed.values()} | set(numbers.values()) | set(texts.values())
     layout = [name for name in _LAYOUT if name in names]
+    decimal_comma = not report.source.parquet and tables.head_rows(report.source, 1)[1] == ";"
     points, seen = [], set()
     layouts: dict[tuple, dict[str, Any]] = {}
     for frame in tables.blocks(report.source, wanted | set(layout), report.complaints, MeasurementError):
@@ -136,31 +160,34 @@ def read(report: Report, names: list[str]) -> Found:
             told = tuple(cells[name] for name in layout)
             if told not in layouts:
                 layouts[told] = {name: _cell(cell) for name, cell in zip(layout, told) if not _missing(cell)}
-            point = _point(cells, row, timed, numbers, texts, layouts[told], report)
+            point = _point(cells, row, timed, numbers, texts, layouts[told], report, decimal_comma)
             if point is not None:
                 points.append(point)
     return Found(points, TOOL)
 
 
-def _point(cells, row: int, timed, numbers, texts, layout: dict[str, Any], report: Report) -> Point | None:
+def _point(cells, row: int, timed, numbers, texts, layout: dict[str, Any], report: Report, decimal_comma: bool):
     facts: dict[str, Any] = {}
     for role, (name, factor) in timed.items():
         if _missing(cells[name]):
             continue
-        value = number(cells[name])
+        value = _amount(cells[name], decimal_comma)
         if value is None or value <= 0:
-            report.complaints.add("dropped, not a time above zero", f"row {row}, column {name}, found {cells[name]!r}")
+            kind = _COMMA if "," in str(cells[name]) else "dropped, not a time above zero"
+            report.complaints.add(kind, f"row {row}, column {name}, found {cells[name]!r}")
             return None
         facts[role] = value * factor
     for role, name in numbers.items():
         if _missing(cells[name]):
             continue
-        value = number(cells[name])
+        value = _amount(cells[name], decimal_comma)
         if value is None and str(cells[name]).strip().lower() in ("inf", "infinity"):
             continue
+        if role == "request_rate_set_per_s" and value is not None and value <= 0:  # some write 0 or -1 for no limit
+            continue
         if value is None or value < 0 or (value == 0 and role in ("duration_s", "concurrency", "isl", "osl", "n_gpus")):
-            report.complaints.add("dropped, not a number that makes sense",
-                                  f"row {row}, column {name}, found {cells[name]!r}")
+            kind = _COMMA if "," in str(cells[name]) else "dropped, not a number that makes sense"
+            report.complaints.add(kind, f"row {row}, column {name}, found {cells[name]!r}")
             return None
         facts[role] = round(value) if role in _COUNTS else value
     trouble = _trouble(facts)
@@ -204,6 +231,11 @@ def _trouble(facts: dict[str, Any]) -> str | None:
     if rate and tpot and concurrency and rate > 5 * concurrency * 1000 / tpot:
         return "dropped, output tokens a second are impossible at this concurrency and TPOT"
     return None
+
+
+def _amount(cell: Any, decimal_comma: bool) -> float | None:
+    """The number in a cell; none where a comma may be a decimal point, as where semicolons part the columns."""
+    return None if decimal_comma and isinstance(cell, str) and "," in cell else number(cell)
 
 
 def _missing(cell: Any) -> bool:

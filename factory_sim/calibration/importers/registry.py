@@ -153,6 +153,10 @@ def _table(source: Source, names: list[str], head: jsonscan.Head | None) -> Know
         return Known(log, lambda report: logs.read(report, head))
     if results:
         return Known(plain_csv.FORMAT, lambda report: plain_csv.read(report, names))
+    column = plain_csv.only_percentiles(names)
+    if column:
+        raise MeasurementError(f"{source.path}: row 1, column {column!r}: is a median or a percentile; a mean is needed "
+                               "(ttft_ms, tpot_ms, e2e_ms, or mean_ttft_ms and so on)")
     shown = ", ".join(names[:10])
     what = f"a table with the columns {shown}" if len(names) > 1 else "no table, no JSON and no YAML"
     raise MeasurementError(f"{source.path}: is {what}, which is no known format. Known are {KNOWN}")

@@ -70,7 +70,7 @@ def seconds(value: object, unit: object) -> float | None:
 
 def plain_name(header: str) -> str:
     """Return a column name in lower case with underscores: "Time to First Token (ms)" -> time_to_first_token_ms."""
-    text = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", header.strip().lstrip("\ufeff"))
+    text = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[0-9])(?=[A-Z][a-z])", "_", header.strip().lstrip("\ufeff"))
     return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
 
 

@@ -217,3 +217,36 @@ def test_predictions_and_side_files_are_refused_with_their_name(write):
         inspect(write("prediction.json", prediction))
     with pytest.raises(MeasurementError, match="its members are: apples"):
         inspect(write("other.json", {"apples": 1}))
+
+
+def test_inference_perf_before_latencies_had_a_place_of_their_own(write):
+    report = {"load_summary": {"count": 20},
+              "successes": {"count": 17, "request_latency": {"mean": 0.6}, "prompt_len": {"mean": 100.0},
+                            "output_len": {"mean": 20.0}, "normalized_time_per_output_token": {"mean": 0.03}},
+              "failures": {"count": 3}}
+    (point,) = inspect(write("summary_lifecycle_metrics.json", report)).points
+    assert (point.e2e_mean_ms, point.input_tokens, point.output_tokens) == (pytest.approx(600), 1700, 340)
+    assert (point.tpot_mean_ms, point.duration_s, point.requests_failed) == (None, None, 3)
+
+
+def test_inference_perf_tells_when_client_and_server_count_other_tokens(sample, write):
+    report = sample("inference-perf/stage_0_lifecycle_metrics.json")
+    report["successes"]["output_tokens"] = {"total": 900.0}
+    found = inspect(write("stage_0_lifecycle_metrics.json", report))
+    assert found.points[0].output_tokens == 1200
+    assert any("1200" in note and "counted 900" in note for note in found.notes)
+
+
+def test_inferencex_in_milliseconds_is_doubted(write):
+    row = {"hw": "h200", "infmax_model_prefix": "dsr1", "conc": 4, "tp": 8, "tput_per_gpu": 10.0, "mean_tpot": 20.0}
+    found = inspect(write("agg.json", row))
+    assert any("doubtful" in note and "20 s a token" in note for note in found.notes)
+
+
+def test_llmd_report_of_a_run_that_failed_has_no_figures(write):
+    text = ("metrics:\n  latency:\n    time_to_first_token: {mean: 0.0, units: s}\n  requests:\n    failures: 9\n"
+            "    input_length: {mean: 0.0}\n    output_length: {mean: 0.0}\n    total: 9\n  throughput:\n"
+            "    requests_per_sec: 0.0\nversion: '0.1'\n")
+    (point,) = inspect(write("report.yaml", text)).points
+    assert (point.requests_completed, point.requests_failed) == (0, 9)
+    assert all(value is None for name, value in point.figures().items() if not name.startswith("requests_"))

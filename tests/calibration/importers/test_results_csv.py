@@ -108,3 +108,31 @@ def test_other_tables_are_refused_with_their_columns(write):
 
 def test_points_without_figures_are_no_basis_for_a_profile(write):
     assert len(read_results(write("r.csv", HEADER + GOOD)).points) == 1
+
+
+def test_comma_between_semicolons_is_never_guessed(write):
+    text = "concurrency;ttft_ms;tpot_ms\n4;1,200;20,5\n8;210.5;21\n"
+    found = inspect(write("runs.csv", text))
+    assert [point.ttft_mean_ms for point in found.points] == [210.5]
+    assert any("decimal comma" in note and "row 2, column ttft_ms" in note for note in found.notes)
+
+
+def test_names_of_reports_with_their_units(write):
+    text = "Concurrency,Mean TTFT (ms),Mean E2E Latency (s),Output Token Throughput (tok/s),request_rate\n4,200,1.18,168,inf\n"
+    (point,) = inspect(write("runs.csv", text)).points
+    assert (point.ttft_mean_ms, point.e2e_mean_ms, point.output_tokens_per_s) == (200, 1180, 168)
+    assert point.request_rate_set_per_s is None
+
+
+def test_asked_rate_is_no_measured_rate(write):
+    text = "concurrency,request_rate,ttft_ms,tpot_ms\n4,5,200,20\n4,0,210,20\n"
+    points = inspect(write("runs.csv", text)).points
+    assert [(point.request_rate_set_per_s, point.request_rate_per_s) for point in points] == [(5, None), (None, None)]
+
+
+def test_medians_are_no_means(write):
+    with pytest.raises(MeasurementError, match="column 'median_ttft_ms': is a median"):
+        inspect(write("runs.csv", "concurrency,median_ttft_ms,p99_ttft_ms\n4,200,300\n"))
+    found = inspect(write("more.csv", "concurrency,p50_ttft_ms,output_tokens_per_s\n4,200,168\n"))
+    assert found.points[0].ttft_mean_ms is None
+    assert any("p50_ttft_ms is a median" in note for note in found.notes)

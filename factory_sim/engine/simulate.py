@@ -16,7 +16,8 @@ from factory_sim.engine.control.outages import fail_site, fail_units, site_break
 from factory_sim.engine.control.power import curtail, heat
 from factory_sim.engine.control.rollouts import deliver, lateness_s, maintain, move, rollout, upgrade
 from factory_sim.engine.control.service import Kind, Place, Service
-from factory_sim.engine.control.serving import Counter, Group, serve
+from factory_sim.engine.control.serving import Group, serve
+from factory_sim.engine.control.stretch import Counter
 from factory_sim.engine.control.training import Job, train
 from factory_sim.engine.control.user_policy import user_policy
 from factory_sim.engine.journal import Journal

@@ -28,6 +28,9 @@ from factory_sim.model.workload import length_model
 from factory_sim.streams import stream
 from factory_sim.units import DAY_S, HOUR_S, MINUTE_S, WEEK_S
 
+NEAR_S = 1e-6
+"""Times nearer than this count as one."""
+
 
 @dataclass
 class Job:
@@ -43,6 +46,10 @@ class Job:
     lost_tokens: float = 0.0
     broken: int = 0
     """Own GPUs in repair."""
+    worked_s: float = 0.0
+    """Work since the last check-point or change, without writes: what an interruption would lose."""
+    ready_s: float = 0.0
+    """When it trains again after the last restart."""
     interruptions: int = 0
     gpu_s: float = 0.0
     """GPU-seconds held."""
@@ -87,6 +94,41 @@ class Job:
         return self.spec.over_trained * laws.optimal_tokens(laws.scaling_law(), self.params_active)
 
 
+@dataclass(frozen=True)
+class Terms:
+    """What holds for a job as long as it trains."""
+
+    target: float
+    """Tokens to train on."""
+    mfu: float
+    busy_w: float
+    """Power of a GPU that trains."""
+    write_s: float
+    """Time to write a check-point."""
+    restart_s: float
+    """Time from an interruption or a change of size until it trains again."""
+    kinds: tuple[FailureKind, ...]
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """What a job does until something changes, and when it would end or be interrupted if nothing did."""
+
+    start_s: float
+    begins_s: float
+    """When it trains, after a restart."""
+    gpus: int
+    held: int
+    broken: int
+    halted: bool
+    speed: float
+    """Tokens/s while it trains."""
+    every_s: float
+    """Work between two check-points."""
+    ends_s: float
+    fails_s: float
+
+
 def train(
     env: simpy.Environment,
     job: Job,
@@ -100,76 +142,132 @@ def train(
 
     `finished` gets the loss of the model (nats/token) in the end; `rngs`: of interruptions, and of what is repaired.
     """
-    spec, interval_s = job.spec, scenario.simulation.interval_minutes * MINUTE_S
-    kinds, power = failure_kinds(scenario.outages), scenario.places[spec.site].power
-    write_s = operation("checkpoint_write", spec.checkpoint_s)
-    restart_s = operation("training_restart", spec.restart_s)
-    mfu = laws.mfu_of(spec.mfu)
-    busy_w = training_watts(spec.gpu, spec.precision, mfu, operation("training_memory_utilisation"))
+    interval_s = scenario.simulation.interval_minutes * MINUTE_S
     place.jobs.append(job)
-    yield env.timeout(spec.from_day * DAY_S)
-    target = _target(job, scenario, mfu)
-    journal.note(env.now, "training_begins", job.name, spec.kind, f"{target:.3g} tokens on {job.gpus} GPUs")
-    ready_s = env.now  # when the job steps on after a restart
-    worked_s = 0.0  # work since the last check-point or size, seconds without writes
-    while job.done_tokens < target:
-        start_s, gpus, held, broken = env.now, job.gpus, job.held, job.broken
-        halted = gpus == 0 or not place.lit or (spec.pause_when_curtailed and bool(place.caps_w))
-        busy = 0 if halted else gpus
-        drawn_w = busy * (busy_w + host_watts(spec.gpu, busy_w)) + (held - busy) * idle_it_watts(spec.gpu)
-        place.trains(job.name, drawn_w if place.lit else 0.0, held * nameplate_watts(spec.gpu))
-        boundary = min((math.floor(start_s / interval_s + 1e-9) + 1) * interval_s, scenario.duration_s)
-        speed = 0.0 if halted else _speed(job, scenario, mfu, gpus)
-        rate = interruptions_per_s(kinds, spec.gpu, gpus) if not halted else 0.0
-        every_s = (
-            spec.checkpoint_minutes * MINUTE_S if spec.checkpoint_minutes else laws.checkpoint_interval_s(write_s, rate)
-        )
-        begins_s = max(ready_s, start_s)
-        ends_s = _finish_s(begins_s, target - job.done_tokens, worked_s, speed, every_s, write_s)
-        fails_s = begins_s + rngs[0].exponential(1.0 / rate) if rate > 0.0 else math.inf
-        wake_s = min(boundary, ends_s, fails_s)
-        yield env.timeout(wake_s - start_s) | job.changed
-        now = env.now
-        if now > start_s:
-            worked_s, saved, unsaved = _progress(max(now - begins_s, 0.0), worked_s, every_s, write_s)
-            safe = saved * speed if now < ends_s - 1e-6 else target - job.done_tokens
-            job.done_tokens += safe
-            job.gpu_s += gpus * (now - start_s)
-            active = 0.0 if halted else max(now - begins_s, 0.0) / (now - start_s)
-            row = _row(job, place, start_s, now, (gpus, held, broken), active, busy_w, journal.replication)
-            _trained(row, safe, target)
-            row["carbon_multiplier"] = carbon_multiplier(power, scenario.start, start_s, now)
-            journal.windows.append(row)
-        else:
-            unsaved = worked_s
-        if now >= ends_s - 1e-6:
-            job.done_tokens = target
-            row["training_end_s"] = now
+    yield env.timeout(job.spec.from_day * DAY_S)
+    terms = _terms(job, scenario)
+    journal.note(env.now, "training_begins", job.name, job.spec.kind, f"{terms.target:.3g} tokens on {job.gpus} GPUs")
+    while job.done_tokens < terms.target:
+        stretch = _begin(env.now, job, place, scenario, terms, rngs[0])
+        boundary = min((math.floor(env.now / interval_s + 1e-9) + 1) * interval_s, scenario.duration_s)
+        yield env.timeout(min(boundary, stretch.ends_s, stretch.fails_s) - env.now) | job.changed
+        if env.now > stretch.start_s:
+            row = _book(env.now, job, place, scenario, terms, stretch, journal)
+        if env.now >= stretch.ends_s - NEAR_S:
+            job.done_tokens = terms.target
+            row["training_end_s"] = env.now
             break
-        if now >= fails_s:
-            job.interruptions += 1
-            job.lost_tokens += unsaved * speed
-            row["lost_trained_tokens"] += unsaved * speed
-            kind = _kind_of(kinds, spec.gpu, gpus, rngs[1])
-            journal.note(now, "training_interrupted", job.name, kind.name, f"{unsaved * speed:.3g} tokens lost")
-            env.process(_repair(env, job, kind, restart_s, rngs[1], journal))
-            worked_s, ready_s = 0.0, now + restart_s
-        elif job.gpus != gpus or _halted(job, place) != halted:
-            job.done_tokens += unsaved * speed  # a planned change: a check-point is written first
-            if unsaved * speed:
-                _trained(row, unsaved * speed, target)
-            worked_s, ready_s = 0.0, now + (write_s if unsaved else 0.0) + restart_s
-        if now >= scenario.duration_s:
+        if env.now >= stretch.fails_s:
+            kind = _interrupt(env.now, job, terms, stretch, row, rngs[1], journal)
+            env.process(_repair(env, job, kind, terms.restart_s, rngs[1], journal))
+        elif job.gpus != stretch.gpus or _halted(job, place) != stretch.halted:
+            _change(env.now, job, terms, stretch, row)
+        if env.now >= scenario.duration_s:
             return
     place.trains(job.name, 0.0, 0.0)
-    found = laws.loss(laws.scaling_law(), job.params_active, target)
-    journal.note(
-        env.now, "training_complete", job.name, spec.kind,
-        f"{target:.4g} tokens, {job.gpu_s / HOUR_S:.4g} GPU-h, {job.interruptions} interruptions, {job.lost_tokens:.3g} tokens lost; "
-        f"loss {found:.3f} nats/token by {laws.DEFAULT_LAW}",
-    )  # fmt: skip
+    loss = _complete(env.now, job, terms, journal)
     if finished is not None:
-        finished(found)
+        finished(loss)
+
+
+def _terms(job: Job, scenario: Scenario) -> Terms:
+    """The terms of a job, with the tables' values for what it leaves open."""
+    spec = job.spec
+    mfu = laws.mfu_of(spec.mfu)
+    return Terms(
+        target=_target(job, scenario, mfu),
+        mfu=mfu,
+        busy_w=training_watts(spec.gpu, spec.precision, mfu, operation("training_memory_utilisation")),
+        write_s=operation("checkpoint_write", spec.checkpoint_s),
+        restart_s=operation("training_restart", spec.restart_s),
+        kinds=failure_kinds(scenario.outages),
+    )
+
+
+def _begin(now: float, job: Job, place: Place, scenario: Scenario, terms: Terms, rng: np.random.Generator) -> Stretch:
+    """Begin a stretch: its GPUs draw their power, and its interruption is drawn."""
+    spec, gpus, held, halted = job.spec, job.gpus, job.held, _halted(job, place)
+    busy = 0 if halted else gpus
+    drawn_w = busy * (terms.busy_w + host_watts(spec.gpu, terms.busy_w)) + (held - busy) * idle_it_watts(spec.gpu)
+    place.trains(job.name, drawn_w if place.lit else 0.0, held * nameplate_watts(spec.gpu))
+    speed = 0.0 if halted else _speed(job, scenario, terms.mfu, gpus)
+    rate = 0.0 if halted else interruptions_per_s(terms.kinds, spec.gpu, gpus)
+    every_s = (
+        spec.checkpoint_minutes * MINUTE_S
+        if spec.checkpoint_minutes
+        else laws.checkpoint_interval_s(terms.write_s, rate)
+    )
+    begins_s = max(job.ready_s, now)
+    return Stretch(
+        start_s=now,
+        begins_s=begins_s,
+        gpus=gpus,
+        held=held,
+        broken=job.broken,
+        halted=halted,
+        speed=speed,
+        every_s=every_s,
+        ends_s=_finish_s(begins_s, terms.target - job.done_tokens, job.worked_s, speed, every_s, terms.write_s),
+        fails_s=begins_s + rng.exponential(1.0 / rate) if rate > 0.0 else math.inf,
+    )
+
+
+def _book(
+    now: float, job: Job, place: Place, scenario: Scenario, terms: Terms, stretch: Stretch, journal: Journal
+) -> dict:
+    """Book a stretch that ends now, and return its row of the journal: only what is in a check-point is trained."""
+    seconds, trained_s = now - stretch.start_s, max(now - stretch.begins_s, 0.0)
+    job.gpu_s += stretch.gpus * seconds
+    job.worked_s, saved_s = _progress(trained_s, job.worked_s, stretch.every_s, terms.write_s)
+    active = 0.0 if stretch.halted else trained_s / seconds
+    row = _row(job, place, stretch, now, active, terms.busy_w, journal.replication)
+    power = scenario.places[job.spec.site].power
+    row["carbon_multiplier"] = carbon_multiplier(power, scenario.start, stretch.start_s, now)
+    done = now >= stretch.ends_s - NEAR_S
+    _keep(job, terms, row, terms.target - job.done_tokens if done else saved_s * stretch.speed)
+    journal.windows.append(row)
+    return row
+
+
+def _keep(job: Job, terms: Terms, row: dict, tokens: float) -> None:
+    """Book tokens that are in a check-point now."""
+    job.done_tokens += tokens
+    row["trained_tokens"] += tokens
+    row["training_progress"] += tokens / terms.target
+
+
+def _interrupt(
+    now: float, job: Job, terms: Terms, stretch: Stretch, row: dict, rng: np.random.Generator, journal: Journal
+) -> FailureKind:
+    """Lose the work since the last check-point and restart; returns what kind of failure it was."""
+    lost = job.worked_s * stretch.speed
+    job.interruptions += 1
+    job.lost_tokens += lost
+    row["lost_trained_tokens"] += lost
+    job.worked_s, job.ready_s = 0.0, now + terms.restart_s
+    kind = _kind_of(terms.kinds, job.spec.gpu, stretch.gpus, rng)
+    journal.note(now, "training_interrupted", job.name, kind.name, f"{lost:.3g} tokens lost")
+    return kind
+
+
+def _change(now: float, job: Job, terms: Terms, stretch: Stretch, row: dict) -> None:
+    """Restart at another size, or halted or no longer so: as that is planned, a check-point is written first."""
+    write_s = 0.0
+    if job.worked_s:
+        write_s = terms.write_s
+        _keep(job, terms, row, job.worked_s * stretch.speed)
+    job.worked_s, job.ready_s = 0.0, now + write_s + terms.restart_s
+
+
+def _complete(now: float, job: Job, terms: Terms, journal: Journal) -> float:
+    """Note what the training took, and return the loss of the model, nats/token."""
+    loss = laws.loss(laws.scaling_law(), job.params_active, terms.target)
+    journal.note(
+        now, "training_complete", job.name, job.spec.kind,
+        f"{terms.target:.4g} tokens, {job.gpu_s / HOUR_S:.4g} GPU-h, {job.interruptions} interruptions, {job.lost_tokens:.3g} tokens lost; "
+        f"loss {loss:.3f} nats/token by {laws.DEFAULT_LAW}",
+    )  # fmt: skip
+    return loss
 
 
 def _kind_of(kinds: tuple[FailureKind, ...], gpu: str, gpus: int, rng: np.random.Generator) -> FailureKind:
@@ -201,12 +299,6 @@ def _repair(env, job: Job, kind: FailureKind, restart_s: float, rng: np.random.G
     job.tell()
 
 
-def _trained(row: dict, tokens: float, target: float) -> None:
-    """Book trained tokens in a row of the journal."""
-    row["trained_tokens"] += tokens
-    row["training_progress"] += tokens / target
-
-
 def _halted(job: Job, place: Place) -> bool:
     return job.gpus == 0 or not place.lit or (job.spec.pause_when_curtailed and bool(place.caps_w))
 
@@ -222,16 +314,14 @@ def _finish_s(begins_s: float, tokens: float, worked_s: float, speed: float, eve
     return begins_s + work_s + max(writes, 0) * write_s
 
 
-def _progress(elapsed_s: float, worked_s: float, every_s: float, write_s: float) -> tuple[float, float, float]:
-    """(work since the last check-point, work saved in this stretch, work that an interruption now would lose), seconds."""
+def _progress(elapsed_s: float, worked_s: float, every_s: float, write_s: float) -> tuple[float, float]:
+    """(work since the last check-point, work saved in this stretch), seconds."""
     if math.isinf(every_s):
-        total = worked_s + elapsed_s
-        return total, 0.0, total
+        return worked_s + elapsed_s, 0.0
     cycle_s = every_s + write_s
     position = worked_s + elapsed_s  # since the last check-point, writes included
     cycles = math.floor(position / cycle_s + 1e-12)
-    rest_s = position - cycles * cycle_s
-    return min(rest_s, every_s), cycles * every_s, min(rest_s, every_s)
+    return min(position - cycles * cycle_s, every_s), cycles * every_s
 
 
 def _target(job: Job, scenario: Scenario, mfu: float) -> float:
@@ -287,10 +377,11 @@ def roll_out(rollouts: Rollouts, system, gpus: int, rng: np.random.Generator) ->
 
 
 def _row(
-    job: Job, place: Place, start_s, end_s, gpus: tuple[int, int, int], active: float, busy_w: float, replication
+    job: Job, place: Place, stretch: Stretch, end_s: float, active: float, busy_w: float, replication: int
 ) -> dict:
-    """One row of the journal: GPUs that (train, are held, are broken) over a stretch, training for a share of it."""
-    seconds, (working, held, broken) = end_s - start_s, gpus
+    """One row of the journal: GPUs that are held over a stretch, and train for the `active` share of it."""
+    start_s, working, held, broken = stretch.start_s, stretch.gpus, stretch.held, stretch.broken
+    seconds = end_s - start_s
     idle_w = idle_watts(job.spec.gpu)
     gpu_w = active * busy_w + (1.0 - active) * idle_w
     unused_j = (held - working) * seconds * idle_w

@@ -32,22 +32,38 @@ def rollout(
     yield env.timeout(stage.from_day * DAY_S + late_s - env.now)
     if awaited is not None:
         yield awaited
-    fleet, start_s, service.changing = service.fleet, env.now, True
+    where, kind = f"{service.name}.{stage.name}", stage.change.kind
+    start_s, service.changing = env.now, True
     if late_s:
-        journal.note(
-            env.now, "hardware_late", f"{service.name}.{stage.name}", "delivery", f"{late_s / DAY_S:.1f} days late"
-        )
-    new_size = service.size(stage.name)
-    total, new = sum(fleet.up(key) for key in _old_kinds(service, stage)), stage.gpus // new_size
+        journal.note(env.now, "hardware_late", where, "delivery", f"{late_s / DAY_S:.1f} days late")
     batches = max(round(stage.change.duration_days * DAY_S / interval_s), 1)
     downtime_s = stage.change.downtime_minutes * MINUTE_S
-    journal.note(
-        env.now,
-        "stage_begins",
-        f"{service.name}.{stage.name}",
-        stage.change.kind,
-        f"{stage.gpus} GPUs in {batches} batches",
-    )
+    journal.note(env.now, "stage_begins", where, kind, f"{stage.gpus} GPUs in {batches} batches")
+    spare = yield from _exchange(env, service, before, stage, batches, interval_s, downtime_s)
+    service.adopt(stage.name)
+    if spare:  # GPUs that instances which were broken or idle have left over
+        service.fleet.shift(stage.name, down_gpus=-spare)
+        service.join(spare)
+    yield env.timeout(downtime_s)
+    service.changing = False
+    journal.note(env.now, "stage_complete", where, kind, f"after {(env.now - start_s) / HOUR_S:.1f} h")
+
+
+def _exchange(
+    env: simpy.Environment,
+    service: Service,
+    before: Stage,
+    stage: Stage,
+    batches: int,
+    interval_s: float,
+    downtime_s: float,
+):
+    """Take the instances of `before` out batch by batch, and bring those of `stage` up on the GPUs that are free then.
+
+    Returns the GPUs left over.
+    """
+    fleet, start_s, new_size = service.fleet, env.now, service.size(stage.name)
+    total, new = sum(fleet.up(key) for key in _old_kinds(service, stage)), stage.gpus // new_size
     returned = before.gpus - stage.gpus  # given back before any is changed; negative where GPUs are added
     spare, moved, begun = max(-returned, 0), 0, 0
     if spare:
@@ -66,19 +82,7 @@ def rollout(
         env.process(service.come_up(stage.name, bring, downtime_s))
         if batch < batches:
             yield env.timeout(start_s + batch * interval_s - env.now)
-    service.adopt(stage.name)
-    if spare:  # GPUs that instances which were broken or idle have left over
-        fleet.shift(stage.name, down_gpus=-spare)
-        service.join(spare)
-    yield env.timeout(downtime_s)
-    service.changing = False
-    journal.note(
-        env.now,
-        "stage_complete",
-        f"{service.name}.{stage.name}",
-        stage.change.kind,
-        f"after {(env.now - start_s) / HOUR_S:.1f} h",
-    )
+    return spare
 
 
 def _of_fleet(service: Service, key: str) -> bool:

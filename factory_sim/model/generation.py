@@ -267,34 +267,20 @@ def generation_service(
     """
     name, gpu = generation_model(model), catalog.gpu_name(gpu)
     lender = _lender(name, gpu)
-    own = [row for row in measured_rows() if row.model == name and row.gpu == lender]
-    numbers = sorted({row.n_gpus for row in own})
-    if n_gpus not in numbers:
-        raise ProfileError(
-            f"{name} on {lender} was measured on {', '.join(map(str, numbers))} GPUs, not {n_gpus}; more GPUs are more "
-            "servers beside each other"
-        )
-    rows = [row for row in own if row.n_gpus == n_gpus]
-    typical = rows[0]
+    rows = _rows_on(name, lender, n_gpus)
+    typical, found = rows[0], curves(rows)
     scale, exponent_band, notes = _scale(typical, gpu, lender, inference_steps, height_px, width_px, frames)
     measured = sorted({row.batch_size for row in rows})
-    found = curves(rows)
-    batch = _best_batch(found, measured, scale, max_latency_s, name) if batch is None else int(batch)
-    if batch < 1:
-        raise ProfileError(f"batch: must be at least 1, found {batch}")
+    where = f"{name} on {n_gpus} x {gpu}"
+    if batch is None:
+        batch = _best_batch(found, measured, scale, max_latency_s, where)
+    else:
+        batch = _stated_batch(found, int(batch), scale, max_latency_s, where)
     best = min(found, key=lambda curve: float(curve.at(batch)[0]))
-    trust = "measured" if batch in best.batch else "interpolated" if batch < best.batch[-1] else "extrapolated"
-    if notes:
-        trust = "estimated" if gpu != lender else "extrapolated"
-    latency_s, power_w = (float(each) for each in best.at(batch))
+    trust = _trust(best, batch, lent=gpu != lender, scaled=bool(notes))
     board = catalog.gpu(gpu).tdp_w / catalog.gpu(lender).tdp_w
-    latency_s, power_w = latency_s * scale, power_w * board
-    if max_latency_s is not None and latency_s > max_latency_s:
-        raise ProfileError(
-            f"{name} on {n_gpus} x {gpu}: a batch of {batch} takes {latency_s:.3g} s, over {max_latency_s} s"
-        )
-    sizes = np.arange(1, int(max(measured[-1], batch)) + 1)
-    by_latency, by_power = best.at(sizes)
+    latency_s, power_w = (float(each) * factor for each, factor in zip(best.at(batch), (scale, board)))
+    by_latency, by_power = best.at(np.arange(1, max(measured[-1], batch) + 1))
     band = bands()[trust]
     return GenerationService(
         model=name,
@@ -321,6 +307,27 @@ def generation_service(
     )
 
 
+def _rows_on(model: str, gpu: str, n_gpus: int) -> list[GenerationRow]:
+    """The measured rows of a model on so many GPUs."""
+    own = [row for row in measured_rows() if row.model == model and row.gpu == gpu]
+    numbers = sorted({row.n_gpus for row in own})
+    if n_gpus not in numbers:
+        raise ProfileError(
+            f"{model} on {gpu} was measured on {', '.join(map(str, numbers))} GPUs, not {n_gpus}; more GPUs are more "
+            "servers beside each other"
+        )
+    return [row for row in own if row.n_gpus == n_gpus]
+
+
+def _trust(curve: _Curve, batch: int, lent: bool, scaled: bool) -> str:
+    """How far a batch is from the measured ones: on a GPU that lent its rows, or scaled to another setting, further."""
+    if lent:
+        return "estimated"
+    if scaled or batch > curve.batch[-1]:
+        return "extrapolated"
+    return "measured" if batch in curve.batch else "interpolated"
+
+
 def _scale(typical: GenerationRow, gpu, lender, inference_steps, height_px, width_px, frames):
     """Return (factor on latency, (low, high) of what is uncertain in it over the middle, notes)."""
     notes, scale = [], 1.0
@@ -342,17 +349,33 @@ def _scale(typical: GenerationRow, gpu, lender, inference_steps, height_px, widt
     return scale * middle, (low / middle, high / middle), notes
 
 
-def _best_batch(found, measured, scale, max_latency_s, name) -> int:
+def _best_batch(found: list[_Curve], measured: list[int], scale: float, max_latency_s: float | None, where: str) -> int:
+    """The measured batch with the most outputs per second, within the limit of latency."""
     rates = {}
     for size in measured:
-        latency_s = min(float(curve.at(size)[0]) for curve in found) * scale
+        latency_s = _fastest_s(found, size, scale)
         if max_latency_s is None or latency_s <= max_latency_s:
             rates[size] = size / latency_s
     if not rates:
         raise ProfileError(
-            f"{name}: no measured batch keeps a latency of {max_latency_s} s; fewer steps or more GPUs would"
+            f"{where}: no measured batch keeps a latency of {max_latency_s} s; fewer steps or more GPUs would"
         )
     return max(rates, key=rates.get)
+
+
+def _stated_batch(found: list[_Curve], batch: int, scale: float, max_latency_s: float | None, where: str) -> int:
+    """A batch that was asked for, once it is known to be possible."""
+    if batch < 1:
+        raise ProfileError(f"batch: must be at least 1, found {batch}")
+    latency_s = _fastest_s(found, batch, scale)
+    if max_latency_s is not None and latency_s > max_latency_s:
+        raise ProfileError(f"{where}: a batch of {batch} takes {latency_s:.3g} s, over {max_latency_s} s")
+    return batch
+
+
+def _fastest_s(found: list[_Curve], batch: int, scale: float) -> float:
+    """Latency of a batch in the fastest arrangement."""
+    return min(float(curve.at(batch)[0]) for curve in found) * scale
 
 
 def generation_system(service: GenerationService) -> GenerationSystem:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -69,16 +70,7 @@ def statement(
         answer["units_by_period"] = _records(books.units_by_period(found, period, **each))
         print(json.dumps(answer | {"figures": figures}, ensure_ascii=False, indent=1))
         return
-    _print_profit_and_loss(tables["profit_and_loss"], service, period)
-    cash = tables["cash"].pivot(index="line", columns="period", values="usd").fillna(0.0)
-    cash = cash[list(dict.fromkeys(tables["cash"].period))].assign(total=cash.sum(axis=1))
-    _print_wide(f"cash by {period}, USD", cash)
-    names = {name: name.replace("_", " ") for name in _UNIT_COSTS}
-    _print_wide("cost of tokens, USD", tables["unit_costs"].set_index("period")[list(names)].rename(columns=names).T)
-    _print_margins(tables["margins"])
-    _print_units(tables["units"])
-    _print_outputs(tables["outputs"])
-    _print_load(tables["cost_against_load"])
+    _print_tables(tables, service, period)
     print()
     for name, value in figures.items():
         shown = "undefined" if value is None else value if isinstance(value, str) else short(value)
@@ -105,13 +97,32 @@ def _records(table) -> list[dict]:
     return [{name: plain(value) for name, value in row.items()} for row in table.to_dict("records")]
 
 
+def _print_tables(tables: dict, service: str, period: str) -> None:
+    _print_profit_and_loss(tables["profit_and_loss"], service, period)
+    cash = tables["cash"].pivot(index="line", columns="period", values="usd").fillna(0.0)
+    cash = cash[list(dict.fromkeys(tables["cash"].period))].assign(total=cash.sum(axis=1))
+    _print_wide(f"cash by {period}, USD", cash)
+    names = {name: name.replace("_", " ") for name in _UNIT_COSTS}
+    _print_wide("cost of tokens, USD", tables["unit_costs"].set_index("period")[list(names)].rename(columns=names).T)
+    _print_margins(tables["margins"])
+    money = {"cost": "cost_usd", "revenue": "revenue_usd", "margin": "margin_usd"}
+    _print_each("a unit, USD", tables["units"], {"tokens in": "input_tokens", "tokens out": "output_tokens"} | money)
+    _print_each("an output, USD", tables["outputs"], {"made": "count"} | money)
+    _print_load(tables["cost_against_load"])
+
+
+def _print_rows(title: str, heads: Iterable[str], rows: Iterable[tuple[str, Iterable[float]]]) -> None:
+    """A table: its title above the names of the rows, a head above each number."""
+    print("\n" + f"{title:46}" + "".join(f"{head:>18}" for head in heads))
+    for name, numbers in rows:
+        print(f"{name:46}" + "".join(f"{short(number):>18}" for number in numbers))
+
+
 def _print_wide(title: str, wide) -> None:
     """Lines down, periods across; with many periods the first eleven and the total."""
     periods = [name for name in wide.columns if name != "total"]
     shown = [*periods[:_PERIODS_SHOWN], *(name for name in wide.columns if name == "total")]
-    print("\n" + f"{title:46}" + "".join(f"{name:>18}" for name in shown))
-    for name, row in wide.iterrows():
-        print(f"{name:46}" + "".join(f"{short(row[period]):>18}" for period in shown))
+    _print_rows(title, shown, ((name, row[shown]) for name, row in wide.iterrows()))
     if len(periods) > _PERIODS_SHOWN:
         print(f"({len(periods) - _PERIODS_SHOWN} more in --json)", file=sys.stderr)
 
@@ -129,31 +140,18 @@ def _print_profit_and_loss(table, service: str, period: str) -> None:
 
 
 def _print_margins(table) -> None:
-    heads = ("revenue", "cost", "margin", "gross margin")
-    print("\n" + f"{'gross margin by service, plan, customers, USD':46}" + "".join(f"{head:>18}" for head in heads))
+    rows = []
     for row in table.itertuples():
         name = f"{row.level} {row.name}" + (f" ({row.customers:,} customers)" if row.customers > 1 else "")
-        numbers = (row.revenue_usd, row.cost_usd, row.margin_usd, row.margin_fraction)
-        print(f"{name:46}" + "".join(f"{short(number):>18}" for number in numbers))
+        rows.append((name, (row.revenue_usd, row.cost_usd, row.margin_usd, row.margin_fraction)))
+    heads = ("revenue", "cost", "margin", "gross margin")
+    _print_rows("gross margin by service, plan, customers, USD", heads, rows)
 
 
-def _print_units(table) -> None:
-    if not len(table):
-        return
-    heads = ("tokens in", "tokens out", "cost", "revenue", "margin")
-    print("\n" + f"{'a unit, USD':46}" + "".join(f"{head:>18}" for head in heads))
-    for row in table.itertuples():
-        numbers = (row.input_tokens, row.output_tokens, row.cost_usd, row.revenue_usd, row.margin_usd)
-        print(f"{row.unit:46}" + "".join(f"{short(number):>18}" for number in numbers))
-
-
-def _print_outputs(table) -> None:
-    if not len(table):
-        return
-    print("\n" + f"{'an output, USD':46}" + "".join(f"{head:>18}" for head in ("made", "cost", "revenue", "margin")))
-    for row in table.itertuples():
-        numbers = (row.count, row.cost_usd, row.revenue_usd, row.margin_usd)
-        print(f"{row.unit:46}" + "".join(f"{short(number):>18}" for number in numbers))
+def _print_each(title: str, table, columns: dict[str, str]) -> None:
+    """A row for each unit of a table, `columns` by the head that they get; nothing where the table is empty."""
+    if len(table):
+        _print_rows(title, columns, table.set_index("unit")[list(columns.values())].iterrows())
 
 
 def _print_load(curve) -> None:

@@ -17,7 +17,6 @@ from factory_sim.reports.charts.over_time import (
     COSTS,
     latency_chart,
     money_chart,
-    output_latency_chart,
     outputs_chart,
     plot_figure,
     plot_latency,
@@ -29,7 +28,7 @@ from factory_sim.reports.charts.timeline import plot_events, plot_spans, timelin
 from factory_sim.reports.charts.waterfall import plot_waterfall, waterfall_chart
 
 __all__ = [
-    "accuracy_chart", "comparison_chart", "frontier_chart", "latency_chart", "money_chart", "output_latency_chart", "outputs_chart", "plot_accuracy",
+    "accuracy_chart", "comparison_chart", "frontier_chart", "latency_chart", "money_chart", "outputs_chart", "plot_accuracy",
     "plot_events", "plot_figure", "plot_frontier", "plot_latency", "plot_runs", "plot_spans", "plot_traffic",
     "plot_waterfall", "save", "settings", "timeline_chart", "traffic_chart", "waterfall_chart", "write_charts",
     "write_comparison",
@@ -93,7 +92,7 @@ def _over_time(series: pd.DataFrame, stages, promises, steps, common: dict) -> d
     if has & {"ttft_p95", "tpot_p95"}:
         drawn["latency"] = latency_chart(series, stages, promises, **common)
     elif "time_to_output_p95" in has:
-        drawn["latency"] = output_latency_chart(series, stages, promises, **common)
+        drawn["latency"] = latency_chart(series, stages, promises, of="outputs", **common)
     if has & {"cost_per_image", "cost_per_video"}:
         drawn["outputs"] = outputs_chart(series, stages, **common)
     if "requests_completed" in has:

@@ -55,7 +55,9 @@ def money_chart(
     with look.settings():
         figure, told, panel, label = next((cost for cost in COSTS if _last(series, cost[0]) is not None), COSTS[0])
         mixed = figure == COSTS[0][0] and any(_last(series, name) is not None for name, *_ in COSTS[1:])
-        earned = "what all services earned" if mixed else "what they earned" if figure == COSTS[0][0] else "what it earned"
+        earned = (
+            "what all services earned" if mixed else "what they earned" if figure == COSTS[0][0] else "what it earned"
+        )
         title = title or f"What {told} cost, and {earned}"
         sheet, scale = _sheet(series, [1.75, 1.75, 1.3], stages, title, subtitle, footnote)
         cost, money, margin = sheet.panels
@@ -82,9 +84,9 @@ def money_chart(
 def plot_latency(
     series: pd.DataFrame, metric: str, ax: Axes, *, scale: look.TimeScale, promises: Mapping[str, float] | None = None
 ) -> Axes:
-    """Draw p50, p95 and p99 of `metric` ("ttft" or "tpot") over time on a logarithmic axis, with the promised limit.
+    """Draw p50, p95 and p99 of a latency over time on a logarithmic axis, with the promised limit.
 
-    promises: limit in seconds by figure, e.g. {"ttft_p95": 15.0}.
+    metric: "ttft", "tpot" or "time_to_output". promises: limit in seconds by figure, e.g. {"ttft_p95": 15.0}.
     """
     limits = {name: limit for name, limit in (promises or {}).items() if name.startswith(f"{metric}_")}
     lines = {f"{metric}_{p}": (p, color, dash) for p, (color, dash) in PERCENTILES.items()}
@@ -106,41 +108,36 @@ def plot_latency(
     return ax
 
 
+LATENCIES = {
+    "tokens": ("How fast tokens arrived", 2.1, {
+        "ttft": "Time to first token (TTFT)", "tpot": "Time per output token after the first (TPOT)",
+    }),
+    "outputs": ("How fast images and videos were finished", 2.4, {
+        "time_to_output": "Time from request to finished output",
+    }),
+}  # fmt: skip
+"""Title of a chart of latency by what arrives; height of its panels, inches; their metrics and titles."""
+
+
 def latency_chart(
     series: pd.DataFrame,
     stages: pd.DataFrame | None = None,
     promises: Mapping[str, float] | None = None,
     *,
+    of: str = "tokens",
     title: str = "",
     subtitle: str = "",
     footnote: str = "",
 ) -> Figure:
-    """TTFT and TPOT (p50, p95, p99) over time against the promise."""
+    """Latency (p50, p95, p99) over time against the promise: TTFT and TPOT, or `of` "outputs" (images and videos) the
+    time to the output."""
     with look.settings():
-        title = title or "How fast tokens arrived"
-        sheet, scale = _sheet(series, [2.1, 2.1], stages, title, subtitle, footnote, right_in=1.0)
-        names = ("Time to first token (TTFT)", "Time per output token after the first (TPOT)")
-        for ax, metric, name in zip(sheet.panels, ("ttft", "tpot"), names):
+        usual, height_in, panels = LATENCIES[of]
+        heights = [height_in] * len(panels)
+        sheet, scale = _sheet(series, heights, stages, title or usual, subtitle, footnote, right_in=1.0)
+        for ax, (metric, name) in zip(sheet.panels, panels.items()):
             plot_latency(series, metric, ax, scale=scale, promises=promises)
             look.panel_title(ax, name)
-    return sheet.figure
-
-
-def output_latency_chart(
-    series: pd.DataFrame,
-    stages: pd.DataFrame | None = None,
-    promises: Mapping[str, float] | None = None,
-    *,
-    title: str = "",
-    subtitle: str = "",
-    footnote: str = "",
-) -> Figure:
-    """Time to an image or video (p50, p95, p99) over time against the promise."""
-    with look.settings():
-        title = title or "How fast images and videos were finished"
-        sheet, scale = _sheet(series, [2.4], stages, title, subtitle, footnote, right_in=1.0)
-        plot_latency(series, "time_to_output", sheet.panels[0], scale=scale, promises=promises)
-        look.panel_title(sheet.panels[0], "Time from request to finished output")
     return sheet.figure
 
 

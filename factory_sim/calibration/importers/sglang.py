@@ -9,9 +9,9 @@ from typing import Any
 
 from factory_sim.calibration.importers.point import Point
 from factory_sim.calibration.importers.report import Found, Report
-from factory_sim.calibration.importers.tally import ratio, whole
+from factory_sim.calibration.importers.tally import ratio
 from factory_sim.calibration.importers.vllm import plan as result_plan
-from factory_sim.calibration.importers.vllm import requests
+from factory_sim.calibration.importers.vllm import requests, summary
 from factory_sim.inputs.logs.jsonscan import SKIP, Head
 from factory_sim.inputs.logs.values import count, number, positive
 
@@ -48,7 +48,9 @@ def point(document: dict[str, Any], where: str, report: Report) -> Point:
     """Return the point of one run, as the plan of vLLM's results keeps it."""
     server = document.get("server_info") if isinstance(document.get("server_info"), dict) else {}
     duration_s, completed = positive(document.get("duration")), count(document.get("completed"))
-    facts = _summary(document, duration_s, completed)
+    facts = summary(document, duration_s, positive(document.get("mean_e2e_latency_ms")))
+    facts["concurrency"] = positive(document.get("concurrency")) or facts["concurrency"]
+    facts["request_rate_per_s"] = ratio(completed, duration_s) or positive(document.get("request_throughput"))
     asked = facts["output_tokens"]
     detail = requests(_without_silent(document, where, report), where, report)
     if detail:
@@ -77,30 +79,6 @@ def point(document: dict[str, Any], where: str, report: Report) -> Point:
         report.note(f"{where}: the native backend divides each gap by the tokens of its chunk: with several tokens a "
                     "chunk the gap here is a gap per token")
     return Point(**facts, **_setting(document, server), source=report.source.path.name, format=FORMAT)
-
-
-def _summary(document: dict[str, Any], duration_s: float | None, completed: int | None) -> dict[str, Any]:
-    output_tokens = number(document.get("total_output_tokens", document.get("total_output")))
-    e2e_ms = positive(document.get("mean_e2e_latency_ms"))
-    failed, prompts = count(document.get("failed")), count(document.get("num_prompts"))
-    if failed is None and prompts is not None and completed is not None and prompts >= completed:
-        failed = prompts - completed
-    return {
-        "requests_completed": completed,
-        "requests_failed": failed,
-        "ttft_mean_ms": positive(document.get("mean_ttft_ms")),
-        "tpot_mean_ms": number(document.get("mean_tpot_ms")),
-        "chunk_gap_mean_ms": positive(document.get("mean_itl_ms")),
-        "e2e_mean_ms": e2e_ms,
-        "input_tokens": whole(number(document.get("total_input_tokens", document.get("total_input")))),
-        "output_tokens": whole(output_tokens),
-        "output_tokens_per_s": ratio(output_tokens, duration_s) or positive(document.get("output_throughput")),
-        "duration_s": duration_s,
-        "concurrency": positive(document.get("concurrency"))
-        or ratio(e2e_ms and completed and e2e_ms / 1000 * completed, duration_s),
-        "request_rate_per_s": ratio(completed, duration_s) or positive(document.get("request_throughput")),
-        "tpot_basis": "mean_tpot_ms",
-    }
 
 
 def _without_silent(document: dict[str, Any], where: str, report: Report) -> dict[str, Any]:

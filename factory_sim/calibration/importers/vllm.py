@@ -100,7 +100,7 @@ def _pooling(document: dict[str, Any]) -> bool:
 def point(document: dict[str, Any], where: str, report: Report) -> Point:
     """Return the point of one result, as `plan` keeps it."""
     duration_s = positive(document.get("duration"))
-    facts = _summary(document, duration_s)
+    facts = summary(document, duration_s, positive(document.get("mean_e2el_ms")))
     detail = requests(document, where, report)
     if detail:
         facts |= {name: value for name, value in detail.figures(duration_s).items() if value is not None}
@@ -127,14 +127,14 @@ def point(document: dict[str, Any], where: str, report: Report) -> Point:
     return Point(**facts, **_setting(document), source=report.source.path.name, format=FORMAT)
 
 
-def _summary(document: dict[str, Any], duration_s: float | None) -> dict[str, Any]:
+def summary(document: dict[str, Any], duration_s: float | None, e2e_ms: float | None) -> dict[str, Any]:
+    """The facts that the totals and means of a result tell."""
     completed = count(document.get("completed"))
     failed = count(document.get("failed"))
     prompts = count(document.get("num_prompts"))
     if failed is None and prompts is not None and completed is not None and prompts >= completed:
         failed = prompts - completed
     output_tokens = number(document.get("total_output_tokens", document.get("total_output")))
-    e2e_ms = positive(document.get("mean_e2el_ms"))
     return {
         "requests_completed": completed,
         "requests_failed": failed,

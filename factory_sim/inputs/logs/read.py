@@ -135,9 +135,7 @@ def _documents(source: Source, plan, complaints: Complaints) -> Iterator[tuple[d
     """Yield objects with where they stand; what cannot be read is complained of."""
     for document, position in jsonscan.documents(source.data, plan):
         if isinstance(document, jsonscan.Loss):
-            line, column = source.line_column(document.position)
-            complaints.add("dropped, cut off" if document.cut else "dropped, not JSON",
-                           f"line {line}, column {column}: {document.message}")
+            complaints.add_loss(document, source)
         elif isinstance(document, dict):
             yield document, f"line {source.line_column(position)[0]}"
         else:

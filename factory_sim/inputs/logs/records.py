@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     import pandas as pd
 
+    from factory_sim.inputs.logs.files import Source
+    from factory_sim.inputs.logs.jsonscan import Loss
+
 BATCH_ROWS = 50_000
 
 
@@ -68,6 +71,12 @@ class Complaints:
         shown = self.examples.setdefault(kind, [])
         if len(shown) < self.shown_per_kind:
             shown.append(where)
+
+    def add_loss(self, loss: "Loss", source: "Source") -> None:
+        """Note a document of `source` that could not be read to its end."""
+        line, column = source.line_column(loss.position)
+        kind = "dropped, cut off" if loss.cut else "dropped, not JSON"
+        self.add(kind, f"line {line}, column {column}: {loss.message}")
 
     def add_rows(self, kind: str, rows: Iterable[int], column: str = "", found: Iterable[object] = ()) -> None:
         """Note many rows at once; `found` are their cells."""

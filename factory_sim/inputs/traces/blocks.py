@@ -2,7 +2,6 @@
 lines."""
 
 import io
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,7 +14,7 @@ from factory_sim.inputs.logs.columns import mapping
 from factory_sim.inputs.logs.files import Source
 from factory_sim.inputs.logs.records import Complaints
 from factory_sim.inputs.traces.gather import Gather
-from factory_sim.inputs.traces.pieces import pieces
+from factory_sim.inputs.traces.pieces import objects, pieces
 from factory_sim.units import MILLISECOND_S
 
 BLOCK_BYTES = 8 << 20
@@ -108,19 +107,7 @@ def _careful(block: bytes, line: int, complaints: Complaints, named: dict, last:
     import pandas as pd
 
     rows, numbers, ids, counts = [], [], [], []
-    lines = block.decode("utf-8", "replace").split("\n")
-    for number, text in enumerate(lines, line):
-        if not text.strip():
-            continue
-        try:
-            record = json.loads(text)
-        except ValueError:
-            at_end = number == line + len(lines) - 1
-            complaints.add("dropped, cut off" if at_end else "dropped, not JSON", f"line {number}: {text[:40]!r}")
-            continue
-        if not isinstance(record, dict):
-            complaints.add("dropped, not an object", f"line {number}: {text[:40]!r}")
-            continue
+    for record, number in objects(block, line, complaints):
         hashes = record.get("hash_ids")
         if not isinstance(hashes, list):
             complaints.add("repaired, no hash_ids: no block is shared", f"line {number}")

@@ -38,11 +38,7 @@ def read(source: Source, name: str, rows: Gather, complaints: Complaints, count_
     batch: list[tuple[int, int]] = []
     for document, position in jsonscan.documents(source.data):
         if isinstance(document, jsonscan.Loss):
-            line, column = source.line_column(document.position)
-            complaints.add(
-                "dropped, cut off" if document.cut else "dropped, not JSON",
-                f"line {line}, column {column}: {document.message}",
-            )
+            complaints.add_loss(document, source)
         elif isinstance(document, dict):
             batch.extend(reader(document, position, complaints, count))
         if len(batch) >= _BATCH:

@@ -2,7 +2,6 @@
 line by line."""
 
 import io
-import json
 
 from factory_sim.inputs.logs import gateway
 from factory_sim.inputs.logs.columns import Mapping
@@ -10,7 +9,7 @@ from factory_sim.inputs.logs.files import Source
 from factory_sim.inputs.logs.records import Complaints
 from factory_sim.inputs.logs.values import plain_name
 from factory_sim.inputs.traces.gather import Gather
-from factory_sim.inputs.traces.pieces import pieces
+from factory_sim.inputs.traces.pieces import objects, pieces
 from factory_sim.inputs.traces.times import one_unit
 
 PIECE_BYTES = 4 << 20
@@ -70,19 +69,7 @@ def _careful(piece: bytes, line: int, wanted: set[str], complaints: Complaints):
     import pandas as pd
 
     names, found, numbers = sorted(wanted), [], []
-    texts = piece.decode("utf-8", "replace").split("\n")
-    for number, text in enumerate(texts, line):
-        if not text.strip():
-            continue
-        try:
-            record = json.loads(text)
-        except ValueError:
-            at_end = number == line + len(texts) - 1
-            complaints.add("dropped, cut off" if at_end else "dropped, not JSON", f"line {number}: {text[:40]!r}")
-            continue
-        if not isinstance(record, dict):
-            complaints.add("dropped, not an object", f"line {number}: {text[:40]!r}")
-            continue
+    for record, number in objects(piece, line, complaints):
         flat = gateway.flat(record, _DEPTH)
         found.append([flat.get(name) for name in names])
         numbers.append(number)

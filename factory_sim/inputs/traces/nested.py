@@ -29,11 +29,7 @@ def read(source: Source, rows: Gather, complaints: Complaints) -> None:
     session = 0
     for document, position in jsonscan.documents(source.data, spread=True):
         if isinstance(document, jsonscan.Loss):
-            line, column = source.line_column(document.position)
-            complaints.add(
-                "dropped, cut off" if document.cut else "dropped, not JSON",
-                f"line {line}, column {column}: {document.message}",
-            )
+            complaints.add_loss(document, source)
             continue
         if not isinstance(document, dict):
             complaints.add("dropped, not an object", f"byte {position}")

@@ -27,6 +27,9 @@ MOST_FITTED = 5_000
 """Rows of one file that are taken into a fit, at most: twice the packaged table, whose fit takes minutes."""
 MOST_TOLD = 200
 """Complaints that are told row by row; of the rest only how many of each kind there are."""
+PRECISION_NAMES = {"bfloat16": "bf16", "float16": "fp16", "nvfp4": "fp4", "mxfp4": "fp4", "w4a16": "int4", "awq": "int4",
+                   "gptq": "int4", "w8a8": "fp8", "w8a16": "int8"}  # fmt: skip
+"""Other names of precisions of weights -> those of the step-time model."""
 LONGEST_TPOT_S = 5.0
 SHORTEST_TPOT_S = 5e-5
 SHORTEST_TTFT_IN_TPOT = 0.2
@@ -150,6 +153,7 @@ def _judge(table: "pd.DataFrame", where: str, numbers, runs: Runs) -> "tuple[pd.
     if twice:
         raise MeasurementError(f"{where}: columns twice in the header: {', '.join(twice)}")
     rows = normalise(table)
+    _name_precisions(rows)
     _unit_of_times(rows, where)
     wrong, reasons = _not_numbers(table), {}
     for index, row in enumerate(rows.itertuples()):
@@ -161,6 +165,16 @@ def _judge(table: "pd.DataFrame", where: str, numbers, runs: Runs) -> "tuple[pd.
         if reason:
             reasons[index] = reason
     return rows, reasons
+
+
+def _name_precisions(rows: "pd.DataFrame") -> None:
+    """Give precisions the names that the model knows; a row with another keeps a reason in `problem`."""
+    rows["precision"] = rows.precision.replace(PRECISION_NAMES)
+    unknown = ~rows.precision.isin(list(step_time.WEIGHT_BYTES)) & (rows.problem == "")
+    for index in np.flatnonzero(unknown):
+        name = rows.precision.iloc[index]
+        rows.loc[index, "problem"] = f"precision '{name}' is not known; use {', '.join(step_time.WEIGHT_BYTES)}"
+    rows["clean"] &= ~unknown
 
 
 MEASURED = {

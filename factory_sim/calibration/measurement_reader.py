@@ -113,6 +113,7 @@ def _parquet(path: Path, most_rows: int) -> Iterator[Block]:
         at = 2
         for batch in parquet.ParquetFile(path).iter_batches(batch_size=most_rows):
             table = batch.to_pandas()
+            table.columns = _plain_names(table.columns)
             yield Block(table, np.arange(at, at + len(table)))
             at += len(table)
     except (OSError, ValueError, pyarrow.ArrowException) as error:
@@ -155,7 +156,14 @@ def _block(path: Path, header: str, separator: str, lines: list[str], numbers, b
         table = pd.read_csv(io.StringIO("\n".join([header, *lines])), sep=separator, low_memory=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise MeasurementError(f"{path}: is not a CSV ({error})") from None
+    table.columns = _plain_names(table.columns)
     return Block(table, np.array(numbers, dtype=np.int64), broken, same)
+
+
+def _plain_names(columns) -> list[str]:
+    """Names of columns without the spaces around them, in lower case, unless two would become the same."""
+    plain = [str(name).strip().lower() for name in columns]
+    return plain if len(set(plain)) == len(plain) else [str(name) for name in columns]
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@
 """
 
 import csv
+import re
 from functools import cache
 from importlib.resources import files
 from typing import Literal
@@ -36,6 +37,8 @@ _PRECISIONS = {
     "mxfp4": "fp4",
     "int8": "int8",
 }
+_SELLER = re.compile(r"^(nvidia|amd|instinct|tesla|hbm\d?e?)$")
+_MEMORY_GB = re.compile(r"^\d+gb$")
 _NEXT_WIDER = {"fp4": ("fp4", "fp8", "bf16"), "fp8": ("fp8", "bf16"), "int8": ("int8", "bf16"), "bf16": ("bf16",)}
 _FIELDS = {
     "memory_bytes": "hbm_capacity",
@@ -216,10 +219,31 @@ def _gpu_names() -> dict[str, str]:
 @cache
 def gpu_name(name: str) -> str:
     """Return the short name of a GPU given by any known name; ScenarioError names the closest."""
-    found = _gpu_names().get(_key(name))
+    found = _gpu_names().get(_key(name)) or _product_name(_key(name))
     if found is None:
         raise ScenarioError(f"GPU '{name}' is not known{closest(_key(name), sorted(set(_gpu_names().values())))}")
     return found
+
+
+def _product_name(key: str) -> str | None:
+    """Short name of a GPU given as its driver or a data sheet does, such as `nvidia-h100-80gb-hbm3`; None if unknown.
+
+    A size of memory belongs to the name: without it the name must be that of a GPU with as much.
+    """
+    told = [re.sub(r"^sxm\d?$", "sxm", part) for part in key.split("-") if not _SELLER.match(part)]
+    size = next((float(part[:-2]) for part in told if _MEMORY_GB.match(part)), None)
+    for parts, judged in ((told, None), ([part for part in told if not _MEMORY_GB.match(part)], size)):
+        for form in (parts, [part for part in parts if part != "sxm"]):
+            found = _gpu_names().get("-".join(form))
+            if found and (judged is None or _has_memory(found, judged)):
+                return found
+    return None
+
+
+def _has_memory(short: str, gigabytes: float) -> bool:
+    """Whether a GPU has so much memory (7 % apart: GB or GiB); also true where its memory is not published."""
+    sizes = [fact.value for fact in facts() if fact.gpu == short and fact.quantity == "hbm_capacity" and fact.value]
+    return not sizes or any(abs(gigabytes / size - 1) < 0.07 for size in sizes)
 
 
 @cache

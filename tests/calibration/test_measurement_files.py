@@ -158,3 +158,28 @@ def test_a_row_that_is_none_has_an_empty_prediction_with_its_reason(tmp_path):
     assert list(found.reason) == ["", "2 columns, 13 are in the header", ""]
     assert found.predicted_ttft_ms.notna().tolist() == [True, False, True]
     assert (report["rows"], report["predicted"]) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("told", "precision"), [("bfloat16", "bf16"), ("NVFP4", "fp4"), ("w4a16", "int4"), ("awq", "int4"), ("INT8", "int8")]
+)
+def test_other_names_of_precisions_are_known(read, told, precision):
+    row = GOOD.replace("DeepSeek-R1,h200,trtllm,fp8", f"Llama-3.1-8B,h200,vllm,{told}").replace("tp8", "tp1")
+    kept, complaints = read("\n".join([HEADER, row.format(ttft=300, tpot=15, load=4)]) + "\n")
+    assert list(kept.precision) == [precision]
+    assert complaints == []
+
+
+def test_unknown_precision_is_a_reason_and_no_end(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("\n".join([HEADER, *rows({}), rows({"load": 9})[0].replace("fp8", "auto")]) + "\n")
+    predictions, found, notes = validate_file(path)
+    assert (found["rows"], found["predicted"]) == (2, 1)
+    assert predictions.reason.iloc[1].startswith("precision 'auto' is not known; use bf16")
+    assert any("row 3: precision 'auto'" in note for note in notes)
+
+
+def test_spaces_and_capitals_in_the_header_do_no_harm(read):
+    header = ", ".join(name.upper() for name in HEADER.split(","))
+    kept, complaints = read("\n".join([header, *rows({}, {})]) + "\n")
+    assert (len(kept), complaints) == (2, [])

@@ -78,6 +78,24 @@ def test_an_unknown_gpu_names_the_closest():
 @pytest.mark.parametrize(
     ("given", "short"),
     [
+        ("NVIDIA H100 80GB HBM3", "h100"), ("H100-SXM5-80GB", "h100"), ("NVIDIA H100 PCIe", "h100-pcie"),
+        ("NVIDIA A100-SXM4-80GB", "a100"), ("NVIDIA A100-SXM4-40GB", "a100-40gb"), ("NVIDIA GH200 480GB", "gh200"),
+        ("AMD Instinct MI300X", "mi300x"), ("NVIDIA B200", "b200"),
+    ],
+)  # fmt: skip
+def test_names_that_drivers_print_find_the_gpu(given, short):
+    assert catalog.gpu_name(given) == short
+
+
+@pytest.mark.parametrize("given", ["H100 40GB", "NVIDIA A100 80GB PCIe", "NVIDIA H20"])
+def test_another_product_of_nearly_the_same_name_is_not_taken_for_it(given):
+    with pytest.raises(ScenarioError, match="is not known"):
+        catalog.gpu_name(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "short"),
+    [
         ("DeepSeek-R1", "DeepSeek-R1"),
         ("deepseek-ai/DeepSeek-R1", "DeepSeek-R1"),
         ("DeepSeek R1 0528", "DeepSeek-R1"),

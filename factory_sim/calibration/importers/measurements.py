@@ -4,7 +4,8 @@ import zlib
 from typing import TYPE_CHECKING, Any
 
 from factory_sim.calibration.importers.point import Inspection, Point
-from factory_sim.errors import MeasurementError, closest
+from factory_sim.errors import MeasurementError, ScenarioError, closest
+from factory_sim.inputs import catalog
 from factory_sim.inputs.parallelism import parse_parallelism
 
 if TYPE_CHECKING:
@@ -174,8 +175,15 @@ def _row(point: Point, at: int, facts: dict[str, Any], inspection: Inspection) -
 
 
 def _gpu(text: str | None) -> str | None:
-    """Short GPU name in a longer one: "NVIDIA H100 80GB HBM3" -> h100."""
-    lower = (text or "").lower()
+    """Short name of a GPU: "NVIDIA H100 PCIe" -> h100-pcie, "NVIDIA B300 SXM6 AC" -> b300."""
+    if not text:
+        return None
+    try:
+        return catalog.gpu_name(text)
+    except ScenarioError:
+        lower = text.lower()
+    if "pcie" in lower:  # another product than the SXM board of this name
+        return text
     return next((word for word in _GPU_WORDS if word in lower), text)
 
 

@@ -108,3 +108,14 @@ def test_same_file_gives_the_same_ids(vllm):
     first, second = (to_measurements(vllm, **FACTS) for _ in range(2))
     assert first.equals(second)
     assert first.measurement_id[0] != first.group_id[0]
+
+
+@pytest.mark.parametrize(
+    ("told", "gpu"),
+    [("NVIDIA H100 80GB HBM3", "h100"), ("NVIDIA H100 PCIe", "h100-pcie"), ("NVIDIA A100-SXM4-40GB", "a100-40gb"),
+     ("NVIDIA B300 SXM6 AC", "b300"), ("NVIDIA A100 80GB PCIe", "nvidia a100 80gb pcie")],
+)  # fmt: skip
+def test_gpu_of_a_file_keeps_what_tells_products_apart(sample, write, told, gpu):
+    result = sample("vllm/concurrency4_detailed.json") | {"gpu": told}
+    frame = to_measurements(inspect(write("run.json", result)), model="Llama-3.1-8B", precision="fp8", engine="vllm")
+    assert list(frame.gpu) == [gpu]

@@ -20,7 +20,8 @@ from factory_sim.units import BILLION
 
 TASKS = ("lm-arena-chat", "gpqa", "sourcegraph-fim", "image-chat", "video-chat")
 PRECISIONS = {"bfloat16": "bf16", "bf16": "bf16", "float16": "bf16", "fp16": "bf16", "fp8": "fp8", "mxfp4": "mxfp4"}
-PRECISIONS |= {"fp4": "fp4", "nvfp4": "fp4", "int8": "int8", "int4": "int4"}
+PRECISIONS |= {"fp4": "fp4", "nvfp4": "fp4", "int8": "int8", "int4": "int4", "w4a16": "int4", "awq": "int4"}
+PRECISIONS |= {"gptq": "int4", "w8a8": "fp8", "w8a16": "int8"}
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,11 @@
 import pandas as pd
 import pytest
 
-from factory_sim.calibration import measurement_files, measurement_reader
+from factory_sim.calibration import energy_rows, measurement_files, measurement_reader, online_rows
 from factory_sim.calibration.measurement_files import judged_values, usable_rows
 from factory_sim.calibration.validation import validate_file
 from factory_sim.errors import MeasurementError
+from factory_sim.model.step_time import WEIGHT_BYTES
 
 HEADER = "model,gpu,backend,precision,mode,parallelism,spec_decoding,isl,osl,n_gpus,ttft_ms,tpot_ms,concurrency"
 GOOD = "DeepSeek-R1,h200,trtllm,fp8,agg,tp8pp1ep1dpaFr1,none,1024,1024,8,{ttft},{tpot},{load}"
@@ -183,3 +184,8 @@ def test_spaces_and_capitals_in_the_header_do_no_harm(read):
     header = ", ".join(name.upper() for name in HEADER.split(","))
     kept, complaints = read("\n".join([header, *rows({}, {})]) + "\n")
     assert (len(kept), complaints) == (2, [])
+
+
+def test_the_three_kinds_of_tables_know_the_same_names_of_precisions():
+    serving = {*measurement_files.PRECISION_NAMES, *WEIGHT_BYTES}
+    assert serving == set(energy_rows.PRECISIONS) == set(online_rows.PRECISIONS)

@@ -153,6 +153,7 @@ def _judge(table: "pd.DataFrame", where: str, numbers, runs: Runs) -> "tuple[pd.
     if twice:
         raise MeasurementError(f"{where}: columns twice in the header: {', '.join(twice)}")
     rows = normalise(table)
+    rows["gpu"] = [_short_gpu(name) for name in rows.gpu]
     _name_precisions(rows)
     _unit_of_times(rows, where)
     wrong, reasons = _not_numbers(table), {}
@@ -165,6 +166,15 @@ def _judge(table: "pd.DataFrame", where: str, numbers, runs: Runs) -> "tuple[pd.
         if reason:
             reasons[index] = reason
     return rows, reasons
+
+
+@cache
+def _short_gpu(name: str) -> str:
+    """The catalogue's name of a GPU, which the packaged rows have; a name that it does not know stays."""
+    try:
+        return catalog.gpu_name(name)
+    except FactorySimError:
+        return name
 
 
 def _name_precisions(rows: "pd.DataFrame") -> None:

@@ -189,3 +189,12 @@ def test_spaces_and_capitals_in_the_header_do_no_harm(read):
 def test_the_three_kinds_of_tables_know_the_same_names_of_precisions():
     serving = {*measurement_files.PRECISION_NAMES, *WEIGHT_BYTES}
     assert serving == set(energy_rows.PRECISIONS) == set(online_rows.PRECISIONS)
+
+
+def test_other_names_of_a_gpu_are_the_same_gpu(tmp_path):
+    path = tmp_path / "rows.csv"
+    told = [line.replace("h200", gpu) for gpu, line in zip(("h200", "NVIDIA H200", "h200_sxm"), rows({}, {}, {}))]
+    path.write_text("\n".join([HEADER, *(line.rpartition(",")[0] + ",8" for line in told)]) + "\n")
+    predictions, _, _ = validate_file(path)
+    assert len(set(predictions.predicted_tpot_ms)) == 1
+    assert set(predictions.profile) == {"deepseek-r1.h200.trtllm.fp8"}

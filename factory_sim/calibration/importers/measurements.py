@@ -124,7 +124,7 @@ def _row(point: Point, at: int, facts: dict[str, Any], inspection: Inspection) -
         split |= _layout(facts["parallelism"])
     told = {
         "model": facts.get("model", point.model),
-        "gpu": facts.get("gpu", _gpu(point.gpu)),
+        "gpu": _gpu(facts.get("gpu", point.gpu)),
         "precision": _precision(facts.get("precision", point.precision)),
         "engine": facts.get("engine", _ENGINES.get((point.engine or "").lower(), point.engine)),
     }

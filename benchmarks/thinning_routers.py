@@ -8,6 +8,7 @@ per cent. Random splitting is exact in distribution: its row shows the noise of 
 
 import argparse
 
+import llama_cases as llama
 import pandas as pd
 
 from factory_sim import run
@@ -26,25 +27,11 @@ def scenario(router: str, hours: float, load: float, kept: int | None, sequences
         "instances_kept": 1, "sequences_kept": max(round(kept * sequences), 1), "window_s": 3600 * hours, "window_requests": 10**9,
         "hours_per_window": hours, "warmup_s": 120,
     }  # fmt: skip
-    return {
-        "name": f"{router}-{kept or 'whole'}".replace("_", "-"), "seed": 5, "start": "2026-07-06T00:00:00+00:00",
-        "duration_days": hours / 24, "site": {"gpus": 2 * REPLICAS},
-        "services": {
-            "chat": {
-                "model": "Llama-3.1-70B", "slo": {"ttft_p95_s": 4, "tpot_p95_s": 0.05}, "router": router,
-                "traffic": {"lengths": "azure2023_conv", "demand": {"load": load}},
-                "stages": [{
-                    "name": "h200", "from_day": 0, "replicas": REPLICAS,
-                    "system": {"gpu": "h200", "engine": "vllm", "precision": "fp8", "parallelism": "tp2"},
-                    "change": {"kind": "initial", "duration_days": 0},
-                }],
-            }
-        },
-        "money": {"plans": {"chat": {
-            "input_usd_per_million": 0.4, "output_usd_per_million": 0.4, "source": "guess", "as_of": "2026-07-01",
-        }}},
-        "simulation": {"replications": 2, "profile_error": False, "interval_minutes": 60 * hours, "sampling": sampling},
-    }  # fmt: skip
+    name = f"{router}-{kept or 'whole'}".replace("_", "-")
+    chat = llama.service(load, REPLICAS) | {"router": router}
+    return llama.scenario(
+        name, hours / 24, {"chat": chat}, replications=2, interval_minutes=60 * hours, sampling=sampling
+    )
 
 
 def figures(*arguments) -> tuple[pd.Series, int]:

@@ -9,6 +9,7 @@ load tests, ledger and figures are serial, so what is timed of it is the playing
 import argparse
 import time
 
+import llama_cases as llama
 from kernel_cases import plain
 
 from factory_sim.engine.parts import independent
@@ -18,25 +19,10 @@ from factory_sim.engine.threads import side_by_side
 from factory_sim.inputs.overrides import parse_scenario
 
 
-def scenario(days: float):
-    """Two like services with a site each, every request played."""
-    service = {
-        "model": "Llama-3.1-70B", "slo": {"ttft_p95_s": 4, "tpot_p95_s": 0.05},
-        "traffic": {"lengths": "azure2023_conv", "demand": {"load": 0.8}},
-        "stages": [{
-            "name": "h200", "from_day": 0, "replicas": 4,
-            "system": {"gpu": "h200", "engine": "vllm", "precision": "fp8", "parallelism": "tp2"},
-            "change": {"kind": "initial", "duration_days": 0},
-        }],
-    }  # fmt: skip
-    return parse_scenario({
-        "name": "two-cores", "seed": 5, "start": "2026-07-06T00:00:00+00:00", "duration_days": days,
-        "site": {"gpus": 16}, "services": {"chat": service, "code": service},
-        "money": {"plans": {"all": {
-            "input_usd_per_million": 0.4, "output_usd_per_million": 0.4, "source": "guess", "as_of": "2026-07-01",
-        }}},
-        "simulation": {"replications": 1, "profile_error": False, "sampling": {"mode": "whole"}},
-    })  # fmt: skip
+def two_services(days: float):
+    """Two like services, every request played."""
+    like = dict.fromkeys(("chat", "code"), llama.service(load=0.8, replicas=4))
+    return parse_scenario(llama.scenario("two-cores", days, like, replications=1, sampling={"mode": "whole"}))
 
 
 def kernel_s(n: int, threads: int) -> float:
@@ -61,7 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=2_000_000)
     n = parser.parse_args().requests
-    spec = scenario(n / 1e6)
+    spec = two_services(n / 1e6)
     services = resolve(spec)
     for name, play in (
         (f"kernel, two pools of {n:,} requests", lambda threads: kernel_s(n, threads)),

@@ -1,30 +1,25 @@
 """Services that share nothing are played apart, and together give what they give alone."""
 
+import copy
+
 import pandas as pd
 import pytest
 
 from factory_sim import run
 from factory_sim.engine.parts import independent
 from factory_sim.inputs.overrides import parse_scenario
+from tests.conftest import SMALL
 
 
 def scenario(**changes):
     """Two services at one site and a third at another."""
-    service = {
-        "model": "Llama-3.1-70B", "slo": {"ttft_p95_s": 4, "tpot_p95_s": 0.05},
-        "traffic": {"lengths": "azure2023_conv", "demand": {"load": 0.5}},
-        "stages": [{
-            "name": "h200", "from_day": 0, "replicas": 2,
-            "system": {"gpu": "h200", "engine": "vllm", "precision": "fp8", "parallelism": "tp2"},
-            "change": {"kind": "initial", "duration_days": 0},
-        }],
-    }  # fmt: skip
-    plan = {"input_usd_per_million": 0.4, "output_usd_per_million": 0.4, "source": "guess", "as_of": "2026-07-01"}
-    return {
-        "name": "parts", "seed": 5, "start": "2026-07-06T00:00:00+00:00", "duration_days": 0.25,
-        "site": {"gpus": 8}, "sites": {"north": {"gpus": 8}},
+    raw = copy.deepcopy(SMALL)
+    service = raw["services"]["chat"]
+    service["stages"] = service["stages"][:1]
+    return raw | {
+        "duration_days": 0.25, "site": {"gpus": 96}, "sites": {"north": {"gpus": 96}},
         "services": {"chat": service, "code": service, "far": service | {"site": "north"}},
-        "money": {"plans": {"all": plan}},
+        "money": {"plans": {"all": raw["money"]["plans"]["chat"]}},
         "simulation": {"replications": 1, "sampling": {"warmup_s": 10, "window_requests": 300}},
     } | changes  # fmt: skip
 
@@ -34,10 +29,10 @@ def scenario(**changes):
     [
         ({}, [["chat"], ["code"], ["far"]]),
         ({"outages": {}}, [["chat", "code"], ["far"]]),
-        ({"sites": {"north": {"gpus": 4, "power": {"mw": 1}}}}, [["chat"], ["code"], ["far"]]),
-        ({"site": {"gpus": 8, "power": {"mw": 1}}}, [["chat", "code"], ["far"]]),
+        ({"sites": {"north": {"gpus": 96, "power": {"mw": 1}}}}, [["chat"], ["code"], ["far"]]),
+        ({"site": {"gpus": 96, "power": {"mw": 1}}}, [["chat", "code"], ["far"]]),
         (
-            {"events": [{"kind": "move", "at_day": 0.1, "service": "chat", "to": "far", "gpus": 2}]},
+            {"events": [{"kind": "move", "at_day": 0.1, "service": "chat", "to": "far", "gpus": 8}]},
             [["chat", "far"], ["code"]],
         ),
     ],

@@ -48,14 +48,25 @@ def assert_near(samples, expected, bias=0.0):
     assert 4 * error < 0.05 * expected, "too noisy to tell"
 
 
-def replications(draw_service, rate_per_s, n=40_000, replicas=20, **more):
+def replications(draw_service, rate_per_s, n=40_000):
+    """Mean sojourns at a server of one request at a time, in 20 replications."""
     means = []
-    for seed in range(replicas):
+    for seed in range(20):
         rng = np.random.default_rng(seed)
         isl = draw_service(rng, n)
         means.append(
             sojourns(one_step_server(), np.cumsum(rng.exponential(1 / rate_per_s, n)), isl, np.ones(n, int)).mean()
         )
+    return np.array(means)
+
+
+def decode_replications(served, draw_osl, rate_per_s, n, replications=20):
+    """Mean sojourns of requests of one prompt token."""
+    means = []
+    for seed in range(replications):
+        rng = np.random.default_rng(seed)
+        arrivals_s = np.cumsum(rng.exponential(1 / rate_per_s, n))
+        means.append(sojourns(served, arrivals_s, np.ones(n, int), draw_osl(rng, n)).mean())
     return np.array(means)
 
 
@@ -122,15 +133,9 @@ def test_processor_sharing_does_not_mind_the_distribution():
     ):
         mean_steps = np.mean(draw(np.random.default_rng(99), 2_000_000))
         rate = 0.6 / (b * mean_steps)
-        means = []
-        for seed in range(20):
-            rng = np.random.default_rng(seed)
-            n = 30_000
-            means.append(
-                sojourns(served, np.cumsum(rng.exponential(1 / rate, n)), np.ones(n, int), draw(rng, n)).mean()
-            )
+        means = decode_replications(served, draw, rate, n=30_000)
         expected = mg1_ps_sojourn_s(rate, b * mean_steps)
-        assert_near(np.array(means), expected, bias=0.02 * expected)
+        assert_near(means, expected, bias=0.02 * expected)
 
 
 def test_decode_batching_of_any_osl_distribution():
@@ -141,16 +146,10 @@ def test_decode_batching_of_any_osl_distribution():
     for draw in (lambda rng, n: rng.geometric(1 / 150, n), lambda rng, n: rng.choice([20, 400], n, p=[0.7, 0.3])):
         mean_osl = np.mean(draw(np.random.default_rng(99), 2_000_000))
         rate = 0.6 / (b * mean_osl)
-        means = []
-        for seed in range(10):
-            rng = np.random.default_rng(seed)
-            n = 30_000
-            means.append(
-                sojourns(served, np.cumsum(rng.exponential(1 / rate, n)), np.ones(n, int), draw(rng, n)).mean()
-            )
+        means = decode_replications(served, draw, rate, n=30_000, replications=10)
         expected = decode_sojourn_s(rate, mean_osl, a, b)
         step_s = a + b * rate * expected
-        assert_near(np.array(means), expected, bias=1.5 * step_s)
+        assert_near(means, expected, bias=1.5 * step_s)
 
 
 def test_many_replicas_behind_one_queue_follow_erlang_c():
@@ -162,11 +161,6 @@ def test_many_replicas_behind_one_queue_follow_erlang_c():
     served = system(np.r_[0.0, np.full(c, step_s)], max_sequences=c)
     mean_steps = 200
     rate = 0.75 * c / (mean_steps * step_s)
-    means = []
-    for seed in range(20):
-        rng = np.random.default_rng(seed)
-        n = 40_000
-        osl = rng.geometric(1 / mean_steps, n)
-        means.append(sojourns(served, np.cumsum(rng.exponential(1 / rate, n)), np.ones(n, int), osl).mean())
+    means = decode_replications(served, lambda rng, n: rng.geometric(1 / mean_steps, n), rate, n=40_000)
     mean_s = mean_steps * step_s
-    assert_near(np.array(means), mmc_wait_s(rate, mean_s, c) + mean_s, bias=3 * step_s)
+    assert_near(means, mmc_wait_s(rate, mean_s, c) + mean_s, bias=3 * step_s)

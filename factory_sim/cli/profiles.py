@@ -67,6 +67,14 @@ def _records(frame) -> list[dict]:
     return json.loads(frame.to_json(orient="records", double_precision=15))
 
 
+def _answer(frame, title: str, as_json: bool) -> None:
+    """Print a table, or its rows as JSON."""
+    if as_json:
+        _dump(_records(frame))
+    else:
+        _print(frame, title)
+
+
 def _dump(what) -> None:
     sys.stdout.write(json.dumps(what, indent=1, allow_nan=False) + "\n")
 
@@ -113,10 +121,7 @@ def anchors(
     from factory_sim.calibration.catalogue import anchor_table
 
     found = anchor_table(engine, folder)
-    if as_json:
-        _dump(_records(found))
-    else:
-        _print(found, f"Anchors of disaggregated DeepSeek, per GPU, against the {engine} profile")
+    _answer(found, f"Anchors of disaggregated DeepSeek, per GPU, against the {engine} profile", as_json)
 
 
 @app.command()
@@ -137,10 +142,7 @@ def show(
         if chart is not None:
             raise typer.BadParameter("image and video models have measured batches and no fit to chart")
         rows = generation_tables.page_table(*generation)
-        if as_json:
-            _dump(_records(rows))
-        else:
-            _print(rows, f"{generation[0]} on {generation[1]}: measured batches")
+        _answer(rows, f"{generation[0]} on {generation[1]}: measured batches", as_json)
         return
     found = page(name, folder)
     if chart is not None:
@@ -230,19 +232,13 @@ def estimate(
         gpus = parse_parallelism(parallelism).gpus
         batches = loads if concurrency else generation_tables.measured_batches(model, gpu, gpus)
         found = generation_tables.estimate_table(model, gpu, gpus, batches)
-        if as_json:
-            _dump(_records(found))
-        else:
-            _print(found, f"{model} on {parallelism} {gpu}")
+        _answer(found, f"{model} on {parallelism} {gpu}", as_json)
         return
     found = estimate_table(
         model, gpu, engine, precision, parallelism, speculation=speculation, isl=isl, osl=osl, concurrency=loads,
         as_of=as_of, predecessor=like, folder=folder,
     )  # fmt: skip
-    if as_json:
-        _dump(_records(found))
-    else:
-        _print(found, f"{model} on {gpu} ({engine}, {precision}, {parallelism}), {isl} in, {osl} out")
+    _answer(found, f"{model} on {gpu} ({engine}, {precision}, {parallelism}), {isl} in, {osl} out", as_json)
 
 
 @app.command()
@@ -285,10 +281,7 @@ def crossvalidate(
         from factory_sim.calibration.catalogue import crossvalidate_other
 
         found = crossvalidate_other(kind)
-        if as_json:
-            _dump(_records(found))
-        else:
-            _print(found, "Errors of left-out rows, per cent; coverage of the P10-P90 bands")
+        _answer(found, "Errors of left-out rows, per cent; coverage of the P10-P90 bands", as_json)
         return
     from factory_sim.calibration.accuracy import SCHEMES, SHIPPED, accuracy_table, band_table
     from factory_sim.calibration.accuracy import crossvalidate as leave_out
@@ -302,10 +295,7 @@ def crossvalidate(
         out.mkdir(parents=True, exist_ok=True)
         for name, frame in (("residuals", residuals[list(SHIPPED)]), ("accuracy", table), ("bands", band_table(residuals))):
             frame.to_csv(out / f"{name}.csv", index=False, float_format="%.5g", lineterminator="\n")
-    if as_json:
-        _dump(_records(table))
-    else:
-        _print(table, "Errors of left-out rows, per cent; coverage of the P10-P90 bands")
+    _answer(table, "Errors of left-out rows, per cent; coverage of the P10-P90 bands", as_json)
 
 
 @app.command()
@@ -320,10 +310,7 @@ def errors(
     from factory_sim.calibration.error_split import shipped_residuals, split
 
     found = split(shipped_residuals(), scheme, tuple(by))
-    if as_json:
-        _dump(_records(found))
-    else:
-        _print(found, "Errors of left-out rows, per cent")
+    _answer(found, "Errors of left-out rows, per cent", as_json)
 
 
 @app.command()

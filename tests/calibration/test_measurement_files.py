@@ -191,10 +191,9 @@ def test_the_three_kinds_of_tables_know_the_same_names_of_precisions():
     assert serving == set(energy_rows.PRECISIONS) == set(online_rows.PRECISIONS)
 
 
-def test_other_names_of_a_gpu_are_the_same_gpu(tmp_path):
-    path = tmp_path / "rows.csv"
+def test_other_names_of_a_gpu_are_the_same_gpu(read):
     told = [line.replace("h200", gpu) for gpu, line in zip(("h200", "NVIDIA H200", "h200_sxm"), rows({}, {}, {}))]
-    path.write_text("\n".join([HEADER, *(line.rpartition(",")[0] + ",8" for line in told)]) + "\n")
-    predictions, _, _ = validate_file(path)
-    assert len(set(predictions.predicted_tpot_ms)) == 1
-    assert set(predictions.profile) == {"deepseek-r1.h200.trtllm.fp8"}
+    again = rows({})[0].replace("h200", "H200 SXM")
+    kept, complaints = read("\n".join([HEADER, *told, again]) + "\n")
+    assert list(kept.gpu) == ["h200"] * 3
+    assert complaints == ["row 5: measurement_id: the same run as row 2"]

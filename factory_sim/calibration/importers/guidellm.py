@@ -218,10 +218,9 @@ def _setting(benchmark: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
     model = backend.get("model") or (spec.get("backend") or {}).get("model") if isinstance(
         spec.get("backend"), dict) else backend.get("model") or spec.get("model")
     level = streams if streams is not None else positive(strategy.get("rate"))
-    listed = spec.get("data") if isinstance(spec.get("data"), list) else []
-    data = next((item for item in listed if isinstance(item, dict)), {})
-    fixed = positive(data.get("prompt_tokens")) and not data.get("prompt_tokens_stdev") and not data.get(
-        "output_tokens_stdev")
+    data = _synthetic(spec.get("data"))
+    fixed = positive(data.get("prompt_tokens")) and not any(
+        positive(data.get(f"{side}_tokens_{how}")) for side in ("prompt", "output") for how in ("stdev", "min", "max"))
     identity = config.get("id_") or benchmark.get("id_")
     return {
         "label": f"{kind}@{level:g}" if level else kind,
@@ -233,6 +232,18 @@ def _setting(benchmark: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
         "length_distribution": "fixed" if fixed else None,
         "identity": identity if isinstance(identity, str) else None,
     }
+
+
+def _synthetic(told: Any) -> dict[str, Any]:
+    """Settings of synthetic data: an object, or the text of the command line ("prompt_tokens=256,output_tokens=128")."""
+    for item in told if isinstance(told, list) else [told]:
+        if isinstance(item, str) and "=" in item and not item.lstrip().startswith("{"):
+            item = dict(part.strip().split("=", 1) for part in item.split(",") if "=" in part)
+        elif isinstance(item, str):
+            item = _json(item)
+        if isinstance(item, dict) and "prompt_tokens" in item:
+            return item
+    return {}
 
 
 def detect_csv(rows: list[list[str]]) -> bool:

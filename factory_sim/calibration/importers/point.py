@@ -107,10 +107,10 @@ class Point(Record):
         return value if isinstance(value, str) and value else None
 
     @field_validator("ttft_mean_ms", "tpot_mean_ms", "chunk_gap_mean_ms", "e2e_mean_ms", "output_tokens_per_s",
-                     "duration_s", "concurrency", "request_rate_per_s", mode="before")
+                     "duration_s", "concurrency", "request_rate_per_s", "input_tokens", "output_tokens", mode="before")
     @classmethod
-    def _finite_or_nothing(cls, value: Any) -> Any:
-        return None if isinstance(value, float) and not math.isfinite(value) else value
+    def _possible_or_nothing(cls, value: Any) -> Any:
+        return value if value is None or (math.isfinite(value) and value >= 0) else None
 
     def figures(self) -> dict[str, float | int | None]:
         """Return the common figures alone."""

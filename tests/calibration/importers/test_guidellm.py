@@ -28,6 +28,20 @@ def test_version_1_has_args_for_config(report, write):
     assert found.points[0].tpot_mean_ms == pytest.approx(TPOT_MS, rel=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("data", "spread"),
+    [(["prompt_tokens=256,output_tokens=128"], "fixed"), ('{"prompt_tokens": 256, "output_tokens": 128}', "fixed"),
+     (["prompt_tokens=256,output_tokens=128,output_tokens_stdev=10"], None),
+     (["prompt_tokens=256,output_tokens=128,prompt_tokens_min=1,prompt_tokens_max=512"], None)],
+)  # fmt: skip
+def test_lengths_in_the_text_of_the_command_line_are_read(report, write, data, spread):
+    report["metadata"] |= {"version": 1, "guidellm_version": "0.6.0"}
+    del report["config"]
+    report["args"] = {"data": data, "profile": "sweep"}
+    point = inspect(write("run.json", report)).points[0]
+    assert (point.isl, point.osl, point.length_distribution) == (256, 128, spread)
+
+
 def test_oldest_version_is_read_and_its_tpot_is_not_taken(report, write):
     benchmark = report["benchmarks"][0]
     benchmark["args"] = {"strategy": {"type_": "concurrent", "streams": 4}}
@@ -204,3 +218,9 @@ def test_first_generation_up_to_a_cut(write):
     found = inspect(write("report.json", text[: text.rindex('"prompt_token_count"')]))
     assert found.points[0].requests_completed == 1
     assert any("cut off" in note for note in found.notes)
+
+
+def test_impossible_totals_are_missing(report, write):
+    metrics = report["benchmarks"][0]["metrics"]
+    metrics["prompt_token_count"]["successful"]["total_sum"] = -1
+    assert inspect(write("run.json", report)).points[0].input_tokens is None

@@ -1,7 +1,8 @@
 """OpenTelemetry GenAI spans, in both containers: SDK JSON (one span a line) and OTLP JSON (one batch a line).
 
-Spans of the semantic conventions hold no TTFT. OpenLLMetry adds one event a streamed chunk: the first is the first
-token, and one more than there are tokens means that the last chunk carried only the usage.
+Most spans of the semantic conventions hold no TTFT, those of the engines themselves (vLLM, SGLang) do. OpenLLMetry adds
+one event a streamed chunk: the first is the first token, and one more than there are tokens means that the last chunk
+carried only the usage.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,7 +25,8 @@ _CACHED = ("gen_ai.usage.cache_read.input_tokens", "gen_ai.usage.cache_read_inpu
 _REASONING = ("gen_ai.usage.reasoning_tokens", "gen_ai.usage.reasoning.output_tokens",
               "llm.usage.reasoning_tokens")
 _FIRST_TOKEN_S = ("gen_ai.server.time_to_first_token", "gen_ai.response.time_to_first_chunk",
-                  "gen_ai.client.time_to_first_token")
+                  "gen_ai.client.time_to_first_token", "gen_ai.latency.time_to_first_token",
+                  "gen_ai.response.time_to_first_token")
 
 
 def detect(head: Head) -> bool:

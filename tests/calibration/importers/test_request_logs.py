@@ -95,6 +95,21 @@ def test_failed_otlp_span(write):
     assert (point.requests_completed, point.requests_failed) == (23, 1)
 
 
+def test_spans_of_the_engine_hold_the_first_token(write):
+    told = (("gen_ai.response.model", {"stringValue": "llama"}), ("gen_ai.request.id", {"stringValue": "cmpl-1"}),
+            ("gen_ai.usage.prompt_tokens", {"intValue": "100"}), ("gen_ai.usage.completion_tokens", {"intValue": "41"}),
+            ("gen_ai.latency.time_in_queue", {"doubleValue": 0.01}),
+            ("gen_ai.latency.time_to_first_token", {"doubleValue": 0.2}),
+            ("gen_ai.latency.e2e", {"doubleValue": 1.0}))
+    span = {"traceId": "aa", "spanId": "bb", "name": "llm_request", "startTimeUnixNano": "1700000000000000000",
+            "endTimeUnixNano": "1700000001000000000", "attributes": [{"key": key, "value": value} for key, value in told]}
+    batch = {"resourceSpans": [{"scopeSpans": [{"scope": {"name": "vllm.llm_engine"}, "spans": [span]}]}]}
+    found = inspect(write("spans.jsonl", json.dumps(batch)))
+    (point,) = found.points
+    assert (found.tool, point.model, point.input_tokens, point.output_tokens) == ("vllm.llm_engine", "llama", 100, 41)
+    assert (point.ttft_mean_ms, point.tpot_mean_ms, point.e2e_mean_ms) == pytest.approx((200, 20, 1000), rel=1e-4)
+
+
 def test_last_chunk_event_is_usage_only_when_there_is_one_more_than_tokens(write):
     batches = rows("otel/openllmetry_spans.otlp.jsonl")
     with_usage = inspect(write("a.jsonl", lines(batches))).points[0].tpot_mean_ms

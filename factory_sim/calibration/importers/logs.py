@@ -33,6 +33,8 @@ def read(report: Report, head: Head | None) -> Found:
     facts = tally.figures(duration_s)
     if log.session_relative:
         report.note("times count from the start of each session: no duration and no rates")
+    elif duration_s is None and tally.e2e_s.count:
+        report.note("no times of arrival: no duration, no concurrency and no rates")
     if log.format in TRACES:
         report.note("a trace of requests: lengths and arrivals, no measurement of a system")
         if log.format not in ("burstgpt",):

@@ -42,9 +42,10 @@ _ALIASES = {
     "end_user organization_id org_id virtual_key app_id account_id",
     "model": "model model_name model_id request_model",
     "spend": "spend_usd cost_usd spend cost response_cost total_cost",
-    "key": "request_id id litellm_call_id generation_id x_request_id",
+    "key": "request_id id litellm_call_id generation_id x_request_id req_id",
 }
 _ROLE_OF = {name.replace("_", ""): role for role, names in _ALIASES.items() for name in names.split()}
+_REQUEST_NAMES = ("request_id", "x_request_id", "req_id")
 _TIMED = ("start", "end", "first", "e2e", "ttft")
 _SPEND_UNIT = re.compile(r"_(usd|dollars?)$")
 
@@ -126,8 +127,10 @@ def mapping(names: list[str]) -> Mapping | None:
         hashed = "hash_ids" in have
         return Mapping("mooncake_trace" if hashed else "length_trace", "Mooncake trace" if hashed else "length trace",
                        roles, start_unit="ms" if hashed else None, unitless=unitless)
-    if "start" not in roles:
-        return None
+    if "start" not in roles:  # requests all the same, where each has a name and a latency
+        named = roles["key"].name in _REQUEST_NAMES if "key" in roles else False
+        measured = "e2e" in roles or "ttft" in roles
+        return Mapping("gateway_log", "gateway log", roles, unitless=unitless) if named and measured else None
     if {"starttime", "endtime"} <= {name.replace("_", "") for name in have} and "call_type" in have:
         return Mapping("litellm", "LiteLLM", roles, unitless=unitless)
     return Mapping("gateway_log", "gateway log", roles, unitless=unitless)

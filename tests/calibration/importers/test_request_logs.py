@@ -229,3 +229,15 @@ def test_servegen_rates_are_no_requests(write):
                                                            "output_tokens": "{10: 1.0}"},
                                                      "21600": {"input_tokens": "{}", "output_tokens": "{}"}}))
     assert (lengths.points[0].isl, lengths.points[0].osl) == (225, 10)
+
+
+def test_requests_without_times_of_arrival_are_one_point(write):
+    text = ("request_id,input_tokens,output_tokens,ttft_ms,latency_ms,status\na,100,41,200,1000,200\n"
+            "b,200,11,400,1400,200\nc,300,0,,,500\n")
+    found = inspect(write("requests.csv", text))
+    (point,) = found.points
+    assert (point.requests_completed, point.requests_failed, point.input_tokens, point.output_tokens) == (2, 1, 300, 52)
+    assert (point.ttft_mean_ms, point.e2e_mean_ms) == pytest.approx((300, 1200))
+    assert point.tpot_mean_ms == pytest.approx((800 / 40 + 1000 / 10) / 2)
+    assert (point.duration_s, point.concurrency, point.request_rate_per_s, point.output_tokens_per_s) == (None,) * 4
+    assert any("no times of arrival" in note for note in found.notes)

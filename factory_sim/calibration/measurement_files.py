@@ -15,7 +15,7 @@ import numpy as np
 from factory_sim.calibration.measurement_reader import REMEMBERED_ROWS, Block, Places, blocks
 from factory_sim.errors import FactorySimError, MeasurementError
 from factory_sim.inputs import catalog
-from factory_sim.inputs.measurements import REQUIRED, layout_of, normalise
+from factory_sim.inputs.measurements import COUNTS, REQUIRED, layout_of, normalise
 from factory_sim.model import serving, step_time
 
 if TYPE_CHECKING:
@@ -30,6 +30,11 @@ MOST_TOLD = 200
 PRECISION_NAMES = {"bfloat16": "bf16", "float16": "fp16", "nvfp4": "fp4", "mxfp4": "fp4", "w4a16": "int4", "awq": "int4",
                    "gptq": "int4", "w8a8": "fp8", "w8a16": "int8"}  # fmt: skip
 """Other names of precisions of weights -> those of the step-time model."""
+LENGTHS = ("isl", "osl", "mean_input_tokens", "mean_output_tokens")
+MOST_GPUS = 100_000
+MOST_TOKENS = 10_000_000
+MOST_CONCURRENT = 100_000
+"""Requests in flight that are still played: six times the most of the packaged rows, a quarter of a minute."""
 LONGEST_TPOT_S = 5.0
 SHORTEST_TPOT_S = 5e-5
 SHORTEST_TTFT_IN_TPOT = 0.2
@@ -155,6 +160,7 @@ def _judge(table: "pd.DataFrame", where: str, numbers, runs: Runs) -> "tuple[pd.
     rows = normalise(table)
     rows["gpu"] = [_short_gpu(name) for name in rows.gpu]
     _name_precisions(rows)
+    _refuse_impossible(rows)
     _unit_of_times(rows, where)
     wrong, reasons = _not_numbers(table), {}
     for index, row in enumerate(rows.itertuples()):
@@ -184,7 +190,27 @@ def _name_precisions(rows: "pd.DataFrame") -> None:
     for index in np.flatnonzero(unknown):
         name = rows.precision.iloc[index]
         rows.loc[index, "problem"] = f"precision '{name}' is not known; use {', '.join(step_time.WEIGHT_BYTES)}"
-    rows["clean"] &= ~unknown
+
+
+def _refuse_impossible(rows: "pd.DataFrame") -> None:
+    """Give rows that cannot be played a reason in `problem`: counts, lengths and loads that are none or have no end."""
+    layout = [name for name in COUNTS if name != "n_gpus"]
+    limits = dict.fromkeys(layout, MOST_GPUS) | dict.fromkeys(LENGTHS, MOST_TOKENS) | {"concurrency": MOST_CONCURRENT}
+    pooled = (rows["mode"] == "disagg").to_numpy()
+    for name, most in limits.items():
+        values = rows[name].to_numpy(float)
+        wrong = ~np.isnan(values) & ((values < 1) | (values > most))
+        if name in COUNTS:  # those of the other mode say nothing
+            wrong |= ~np.isnan(values) & (values != np.floor(values))
+            wrong &= pooled == name.startswith(("prefill_", "decode_"))
+        for index in np.flatnonzero(wrong & (rows.problem == "").to_numpy()):
+            what = f"is more than {most:,}" if values[index] > most else "is no count above zero"
+            rows.loc[index, "problem"] = f"{name}: {values[index]:g} {what}"
+    spread = rows.low_fraction.to_numpy(float)
+    for index in np.flatnonzero(~((spread > 0) & (spread <= 1)) & (rows.problem == "").to_numpy()):
+        told = rows.length_distribution.iloc[index]
+        rows.loc[index, "problem"] = f"length_distribution: {told!r} is no spread; the shortest share is above 0, at most 1"
+    rows["clean"] &= rows.problem == ""
 
 
 MEASURED = {

@@ -197,3 +197,31 @@ def test_other_names_of_a_gpu_are_the_same_gpu(read):
     kept, complaints = read("\n".join([HEADER, *told, again]) + "\n")
     assert list(kept.gpu) == ["h200"] * 3
     assert complaints == ["row 5: measurement_id: the same run as row 2"]
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "reason"),
+    [
+        ("concurrency", "inf", "concurrency: inf is more than"), ("concurrency", 10**9, "concurrency: 1e+09 is more than"),
+        ("tp", 0, "tp: 0 is no count above zero"), ("replicas", "inf", "replicas: inf is more than"),
+        ("tp", 4.5, "tp: 4.5 is no count"), ("mean_output_tokens", 0, "mean_output_tokens: 0 is no count"),
+        ("length_distribution", "uniform[1.5*L,L]", "length_distribution: 'uniform[1.5*L,L]' is no spread"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_played_is_a_reason_and_no_end(tmp_path, column, cell, reason):
+    frame = pd.DataFrame([line.split(",") for line in rows({}, {})], columns=HEADER.split(","))
+    frame[column] = frame.get(column)
+    frame.loc[1, column] = str(cell)
+    path = tmp_path / "rows.csv"
+    frame.to_csv(path, index=False)
+    predictions, found, notes = validate_file(path)
+    assert (found["rows"], found["predicted"]) == (2, 1)
+    assert predictions.reason.iloc[1].startswith(reason)
+    assert any(f"row 3: {reason}" in note for note in notes)
+
+
+def test_counts_of_the_other_mode_say_nothing(tmp_path):
+    frame = pd.DataFrame([line.split(",") for line in rows({})], columns=HEADER.split(","))
+    path = tmp_path / "rows.csv"
+    frame.assign(prefill_workers=0, decode_workers=0, decode_gpus_per_worker=0).to_csv(path, index=False)
+    assert validate_file(path)[1]["predicted"] == 1

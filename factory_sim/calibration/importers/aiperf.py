@@ -32,6 +32,12 @@ def detect(head: Head) -> bool:
     )
 
 
+def detect_bare(head: Head) -> bool:
+    """True for a summary cut down to its metrics, without a word about the tool; AIPerf and GenAI-Perf name them alike."""
+    names = ("request_latency.unit", "time_to_first_token.unit", "inter_token_latency.unit", "request_throughput.unit")
+    return sum(name in head.paths for name in names) >= 2
+
+
 def detect_records(head: Head) -> bool:
     """True for the records of every request."""
     return head.any("metadata.benchmark_phase", "metadata.credit_phase") or head.has(

@@ -43,6 +43,7 @@ JSON_READERS = (
     Reader(aiperf.FORMAT, aiperf.detect, aiperf.read),
     Reader(aiperf.RECORDS, aiperf.detect_records, aiperf.read_records),
     Reader(genai_perf.FORMAT, genai_perf.detect, genai_perf.read),
+    Reader(aiperf.FORMAT, aiperf.detect_bare, aiperf.read),
     Reader(genai_perf.RAW, genai_perf.detect_raw, genai_perf.read_raw),
     Reader(guidellm.FORMAT, guidellm.detect, guidellm.read),
     Reader(inferencex.FORMAT, inferencex.detect, inferencex.read),

@@ -238,3 +238,13 @@ def test_genai_perf_with_flat_arguments_and_without_counts(sample, write):
     assert (point.ttft_mean_ms, point.tpot_mean_ms) == (None, None)
     assert point.e2e_mean_ms == pytest.approx(1182.41, rel=1e-3)
     assert point.concurrency == pytest.approx(3.998, rel=1e-3)  # rate x end-to-end time
+
+
+def test_summary_cut_down_to_its_metrics_is_read(write):
+    metrics = {"request_latency": {"unit": "sec", "avg": 1.18}, "time_to_first_token": {"unit": "ms", "avg": 200.0},
+               "inter_token_latency": {"unit": "ms", "avg": 20.0}, "request_throughput": {"unit": "req/s", "avg": 3.4}}
+    found = inspect(write("run.json", metrics))
+    (point,) = found.points
+    assert (found.format, point.e2e_mean_ms, point.tpot_mean_ms) == ("aiperf", pytest.approx(1180), 20)
+    assert (point.requests_completed, point.duration_s) == (None, None)
+    assert point.concurrency == pytest.approx(3.4 * 1.18)

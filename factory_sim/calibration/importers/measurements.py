@@ -3,6 +3,7 @@
 import zlib
 from typing import TYPE_CHECKING, Any
 
+from factory_sim.calibration.importers.inferencex import AGENTS
 from factory_sim.calibration.importers.point import Inspection, Point
 from factory_sim.errors import MeasurementError, ScenarioError, closest
 from factory_sim.inputs import catalog
@@ -80,6 +81,8 @@ def to_measurements(inspection: Inspection, **facts: Any) -> "pd.DataFrame":
 def _unusable(point: Point, facts: dict[str, Any]) -> str | None:
     if point.simulated:
         return "is a prediction"
+    if point.extra.get("scenario_type") == AGENTS:
+        return "replays sessions of agents with cached prefixes, which a fit does not know"
     for name, what in (("ttft_mean_ms", "TTFT"), ("tpot_mean_ms", "TPOT")):
         if getattr(point, name) is None:
             return f"has no mean {what}"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from factory_sim.calibration.importers import inspect
+from factory_sim.calibration.importers import inspect, to_measurements
 from factory_sim.errors import MeasurementError
 
 DATA = Path(__file__).parents[2] / "data" / "importers"
@@ -250,3 +250,42 @@ def test_llmd_report_of_a_run_that_failed_has_no_figures(write):
     (point,) = inspect(write("report.yaml", text)).points
     assert (point.requests_completed, point.requests_failed) == (0, 9)
     assert all(value is None for name, value in point.figures().items() if not name.startswith("requests_"))
+
+
+AGENTS = {
+    "hw": "b200-x4", "conc": 8, "model": "org/model", "infmax_model_prefix": "dsr1", "framework": "vllm",
+    "precision": "fp4", "spec_decoding": "none", "disagg": False, "scenario_type": "agentic-coding",
+    "is_multinode": False, "tp": 4, "ep": 1, "pp": 1, "dcp_size": 1, "pcp_size": 1, "dp_attention": "false",
+    "num_requests_total": 28, "num_requests_successful": 20,
+    "request_accounting": {"records_total": 28, "records_warmup_dropped": 5, "records_error_dropped": 3},
+    "request_metrics": {
+        "latency": {name: {"mean": mean, "p50": 9.0} for name, mean in
+                    (("ttft", 0.5), ("e2el", 2.0), ("itl", 0.02), ("tpot", 0.02))},
+        "tokens": {"input": {"mean": 90_000.5}, "output_actual": {"mean": 250.0}},
+        "throughput": {"input": {"tokens_per_second": 180_001.0}, "output": {"tokens_per_second": 500.0},
+                       "duration_seconds": 10.0, "per_gpu": {"total_tput_tps": 45_125.25}},
+    },
+}
+
+
+def test_inferencex_rows_of_agents_hold_counts_and_no_gaps(write):
+    found = inspect(write("agg.json", AGENTS))
+    (point,) = found.points
+    assert (point.requests_completed, point.requests_failed) == (20, 3)
+    assert (point.input_tokens, point.output_tokens, point.duration_s) == (1_800_010, 5_000, 10)
+    assert (point.ttft_mean_ms, point.tpot_mean_ms, point.e2e_mean_ms) == pytest.approx((500, 20, 2000))
+    assert (point.chunk_gap_mean_ms, point.length_distribution) == (None, None)
+    assert (point.output_tokens_per_s, point.request_rate_per_s, point.concurrency) == pytest.approx((500, 2, 4))
+    assert (point.concurrency_set, point.n_gpus) == (8, 4)
+    with pytest.raises(MeasurementError, match="sessions of agents"):
+        to_measurements(found)
+
+
+def test_inferencex_before_speculation_had_its_name(write):
+    row = {"hw": "gb200", "tp": 8, "ep": 8, "conc": 64, "model": "dsr1", "framework": "dynamo-trt", "precision": "fp4",
+           "isl": 1024, "osl": 1024, "disagg": True, "num_prefill_gpu": 8, "num_decode_gpu": 16, "mtp": "on",
+           "tput_per_gpu": 90.0, "output_tput_per_gpu": 30.0, "input_tput_per_gpu": 60.0, "mean_ttft": 0.5,
+           "mean_tpot": 0.02}
+    (point,) = inspect(write("agg.json", row)).points
+    assert (point.speculative, point.n_gpus, point.parallelism["mode"]) == ("mtp", 24, "disagg")
+    assert point.output_tokens_per_s == pytest.approx(30 * 16)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from factory_sim.calibration.importers import (
     aiperf,
+    console,
     elsewhere,
     flat_table,
     genai_perf,
@@ -104,6 +105,8 @@ def recognise(source: Source) -> Known:
         if name:
             return Known(name, lambda report: logs.read(report, head))
         raise MeasurementError(f"{source.path}: {_unknown_json(source, head)}. Known are {KNOWN}")
+    if console.detect(source):
+        return Known(console.FORMAT, console.read)
     if _is_yaml(source):
         return Known("yaml", _read_yaml)
     rows, _ = tables.head_rows(source)
@@ -130,6 +133,8 @@ def _first_object(source: Source) -> int:
 
 
 def _unknown_json(source: Source, head: jsonscan.Head) -> str:
+    if re.match(rb"\s*\[?\s*\{\s*'", bytes(source.data[:200])):
+        return "is a dictionary as Python prints it, with single quotes, and no JSON; write it with json.dump"
     shown = ", ".join(list(dict.fromkeys(path.split(".")[0] for path in head.paths))[:10]) or "none"
     try:
         jsonscan.skip(source.data, jsonscan.after_space(source.data, 0))

@@ -25,6 +25,8 @@ from factory_sim.inputs.logs.values import SECONDS_PER_UNIT, number, split_unit
 
 FORMAT = "results_csv"
 TOOL = "CSV table of results"
+SHORTEST_TPOT_MS, LONGEST_TPOT_MS = 0.05, 60_000.0
+"""No server is as fast or as slow for a token; seconds or microseconds under another name are."""
 SHORTEST_TTFT_IN_TPOT = 0.2
 """A first token cannot come much sooner than a step takes; below this share of TPOT the units differ."""
 LARGEST_MISMATCH = 20.0
@@ -218,6 +220,8 @@ def _trouble(facts: dict[str, Any]) -> str | None:
     ttft, tpot, e2e = (facts.get(name) for name in ("ttft_mean_ms", "tpot_mean_ms", "e2e_mean_ms"))
     if ttft is None and tpot is None and e2e is None and facts.get("output_tokens_per_s") is None:
         return "dropped, holds no latency and no rate"
+    if tpot and not SHORTEST_TPOT_MS <= tpot <= LONGEST_TPOT_MS:
+        return f"dropped, TPOT is not between {SHORTEST_TPOT_MS:g} and {LONGEST_TPOT_MS:g} ms: another unit?"
     if ttft and tpot and ttft < SHORTEST_TTFT_IN_TPOT * tpot:
         return "dropped, TTFT is a small part of TPOT: another unit?"
     if ttft and e2e and ttft > 1.01 * e2e:

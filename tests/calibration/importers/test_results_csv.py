@@ -136,3 +136,10 @@ def test_medians_are_no_means(write):
     found = inspect(write("more.csv", "concurrency,p50_ttft_ms,output_tokens_per_s\n4,200,168\n"))
     assert found.points[0].ttft_mean_ms is None
     assert any("p50_ttft_ms is a median" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(("ttft", "tpot"), [(0.5, 0.02), (500_000, 90_000)])
+def test_seconds_or_microseconds_under_a_name_in_milliseconds_are_dropped(write, ttft, tpot):
+    found = inspect(write("runs.csv", f"concurrency,ttft_ms,tpot_ms\n4,{ttft},{tpot}\n4,500,20\n"))
+    assert [point.tpot_mean_ms for point in found.points] == [20]
+    assert any("another unit" in note and "row 2" in note for note in found.notes)

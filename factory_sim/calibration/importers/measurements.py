@@ -7,6 +7,7 @@ from factory_sim.calibration.importers.inferencex import AGENTS
 from factory_sim.calibration.importers.point import Inspection, Point
 from factory_sim.errors import MeasurementError, ScenarioError, closest
 from factory_sim.inputs import catalog
+from factory_sim.inputs.logs.values import positive
 from factory_sim.inputs.parallelism import parse_parallelism
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ _FACTS = (
     "prefill_workers", "prefill_gpus_per_worker", "prefill_ep", "prefill_dp_attention", "decode_workers",
     "decode_gpus_per_worker", "decode_ep", "decode_dp_attention", "request_rate_per_s",
 )
+_AMOUNTS = ("n_gpus", "isl", "osl", "concurrency", "tp", "pp", "ep", "replicas", "request_rate_per_s")
 _LAYOUT = ("tp", "pp", "ep", "mode", "dp_attention", "replicas", "prefill_workers", "prefill_gpus_per_worker",
            "prefill_ep", "prefill_dp_attention", "decode_workers", "decode_gpus_per_worker", "decode_ep",
            "decode_dp_attention")
@@ -61,6 +63,9 @@ def to_measurements(inspection: Inspection, **facts: Any) -> "pd.DataFrame":
     if unknown:
         raise MeasurementError(f"{unknown[0]!r} is not known{closest(unknown[0], _FACTS)}")
     facts = {name: value for name, value in facts.items() if value is not None}
+    for name in _AMOUNTS:
+        if name in facts and positive(facts[name]) is None:
+            raise MeasurementError(f"{name} {facts[name]}: is not a number above zero")
     rows, dropped = [], []
     for at, point in enumerate(inspection.points):
         reason = _unusable(point, facts)

@@ -119,3 +119,9 @@ def test_gpu_of_a_file_keeps_what_tells_products_apart(sample, write, told, gpu)
     result = sample("vllm/concurrency4_detailed.json") | {"gpu": told}
     frame = to_measurements(inspect(write("run.json", result)), model="Llama-3.1-8B", precision="fp8", engine="vllm")
     assert list(frame.gpu) == [gpu]
+
+
+@pytest.mark.parametrize(("name", "value"), [("n_gpus", 0), ("n_gpus", -1), ("isl", 0), ("concurrency", float("nan"))])
+def test_amounts_that_are_none_are_refused(vllm, name, value):
+    with pytest.raises(MeasurementError, match=f"{name} .*not a number above zero"):
+        to_measurements(vllm, **FACTS, **{name: value})

@@ -29,11 +29,16 @@ FIELDS = (
 _FEWEST_SECONDS = 1e-6
 
 
-def detect(head: Head) -> bool:
-    """True for either of the two layouts."""
-    return head.has("startTime", "endTime") and head.any(
-        "call_type", "completionStartTime", "custom_llm_provider", "spend", "response_cost"
-    )
+WRAPPER = "data"
+"""Member in which the proxy's own answer holds the rows."""
+
+
+def detect(head: Head, inside: str = "") -> bool:
+    """True for either of the two layouts, bare or as the rows `inside` a member."""
+    place = f"{inside}." if inside else ""
+    return head.has(f"{place}startTime", f"{place}endTime") and head.any(*(
+        place + name for name in ("call_type", "completionStartTime", "custom_llm_provider", "spend", "response_cost")
+    ))
 
 
 def request(row: dict[str, Any], where: str, complaints: Complaints) -> Request | None:

@@ -14,7 +14,8 @@ from factory_sim.inputs.logs.values import epoch_seconds, number
 
 OPERATIONS = ("chat", "text_completion", "completion", "generate_content")
 CHUNK_EVENT = "gen_ai.content.completion.chunk"
-_BATCHES = ("resourceSpans", "resource_spans")
+_BATCHES = ("resourceSpans", "resource_spans", "batches")
+_TRACES = "data"
 _SCOPES = ("scopeSpans", "scope_spans", "instrumentationLibrarySpans")
 _INPUT = ("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens", "llm.usage.prompt_tokens",
           "llm.token_count.prompt")
@@ -30,8 +31,8 @@ _FIRST_TOKEN_S = ("gen_ai.server.time_to_first_token", "gen_ai.response.time_to_
 
 
 def detect(head: Head) -> bool:
-    """True for OTLP batches and for SDK spans."""
-    if head.any("resourceSpans", "resource_spans", "scopeSpans"):
+    """True for OTLP batches (also as Tempo gives them), for SDK spans and for traces saved from Jaeger."""
+    if head.any("resourceSpans", "resource_spans", "scopeSpans", "batches.scopeSpans", "data.spans.operationName"):
         return True
     return head.has("attributes", "start_time") and head.any("context.trace_id", "context", "trace_id")
 
@@ -41,7 +42,8 @@ def plan(take: Callable[[dict[str, Any]], None]) -> Plan:
     nothing = _Nothing().take
     spans = {"spans": Each(take)}
     scopes = {name: Each(nothing, inner=lambda: spans) for name in _SCOPES}
-    return {name: Each(nothing, inner=lambda: scopes) for name in _BATCHES} | scopes
+    traces = {_TRACES: Each(nothing, inner=lambda: spans)}
+    return {name: Each(nothing, inner=lambda: scopes) for name in _BATCHES} | scopes | traces
 
 
 class _Nothing:
@@ -51,9 +53,9 @@ class _Nothing:
 
 def requests(span: dict[str, Any], where: str, complaints: Complaints) -> Iterator[Request]:
     """Yield the request of one span, if it is one to a language model; a document that held a batch has none left."""
-    if any(name in span for name in (*_BATCHES, *_SCOPES)):
+    if any(name in span for name in (*_BATCHES, *_SCOPES, _TRACES)):
         return
-    attributes = _pairs(span.get("attributes"))
+    attributes = _pairs(span.get("attributes", span.get("tags")))
     operation = attributes.get("gen_ai.operation.name") or attributes.get("llm.request.type")
     if operation is not None and str(operation).lower() not in OPERATIONS:
         complaints.add(f"left out, spans of operation {operation}", where)
@@ -85,7 +87,7 @@ def _lists(container: dict[str, Any], *names: str) -> list[dict[str, Any]]:
 
 
 def _pairs(attributes: object) -> dict[str, Any]:
-    """Attributes of OTLP JSON as an object; integers there are texts."""
+    """Attributes of OTLP JSON as an object, where integers are texts; or the tags of Jaeger."""
     if isinstance(attributes, dict):
         return attributes
     found = {}
@@ -97,6 +99,8 @@ def _pairs(attributes: object) -> dict[str, Any]:
                 if kind in value:
                     found[pair.get("key")] = value[kind]
                     break
+        elif value is not None:
+            found[pair.get("key")] = value
     return found
 
 
@@ -106,6 +110,9 @@ def _request(span: dict[str, Any], attributes: dict[str, Any], where: str, compl
     if start_s is None:
         complaints.add("dropped, spans without a start time", where)
         return None
+    length_us = number(span.get("duration")) if "operationName" in span else None
+    if end_s is None and length_us is not None:
+        end_s = start_s + length_us * 1e-6
     ok = not _failed(span, attributes)
     isl, osl = _number(attributes, _INPUT), _number(attributes, _OUTPUT)
     if ok and isl is None and osl is None:
@@ -117,8 +124,8 @@ def _request(span: dict[str, Any], attributes: dict[str, Any], where: str, compl
         complaints.add("latency dropped, the span has no end after its start", where)
     ttft_s, decode_s = _token_times(span, attributes, start_s, e2e_s, osl)
     context = span.get("context") if isinstance(span.get("context"), dict) else span
-    span_id = str(context.get("span_id") or context.get("spanId") or "").removeprefix("0x")
-    trace_id = str(context.get("trace_id") or context.get("traceId") or "").removeprefix("0x")
+    span_id = str(context.get("span_id") or context.get("spanId") or context.get("spanID") or "").removeprefix("0x")
+    trace_id = str(context.get("trace_id") or context.get("traceId") or context.get("traceID") or "").removeprefix("0x")
     return Request(
         start_s=start_s,
         isl=nan if isl is None else isl,
@@ -160,6 +167,8 @@ def _token_times(span, attributes, start_s: float, e2e_s: float | None, osl: flo
 def _failed(span: dict[str, Any], attributes: dict[str, Any]) -> bool:
     status = span.get("status") if isinstance(span.get("status"), dict) else {}
     code = status.get("code", status.get("status_code"))
+    if str(attributes.get("error")).lower() == "true":  # Jaeger's word for it
+        return True
     return "error.type" in attributes or str(code).upper() in ("2", "ERROR", "STATUS_CODE_ERROR", "STATUSCODE.ERROR")
 
 

@@ -44,7 +44,7 @@ def detect(source: Source, head: jsonscan.Head | None = None) -> str | None:
     if not source.parquet:
         head = head or jsonscan.head(source.data)
         if head.kind != "other":
-            if litellm.detect(head):
+            if litellm.detect(head) or litellm.detect(head, litellm.WRAPPER):
                 return "litellm"
             if otel.detect(head):
                 return "otel_spans"
@@ -93,6 +93,8 @@ def _open_log(source: Source, head: jsonscan.Head | None = None) -> Log:
     if name is None:
         raise TraceError(f"{source.path}: is no log or trace that can be read; known are {EXPECTED}")
     is_json = head is not None and head.kind != "other"
+    if name == "litellm" and is_json and not litellm.detect(head):
+        return Log(name, "LiteLLM", None, _wrapped_batches(source, complaints), complaints)
     if name == "litellm" and is_json:
         return Log(name, "LiteLLM", None, _record_batches(source, litellm.PLAN, _one(litellm.request), complaints),
                    complaints)
@@ -156,6 +158,25 @@ def _span_batches(source: Source, complaints: Complaints) -> Iterator["pd.DataFr
         if len(rows) >= BATCH_ROWS:
             yield batch(rows)
             rows.clear()
+    if rows:
+        yield batch(rows)
+
+
+def _wrapped_batches(source: Source, complaints: Complaints) -> Iterator["pd.DataFrame"]:
+    """Rows of LiteLLM inside one member of each document."""
+    rows: list[Request] = []
+    seen = 0
+
+    def take(row: Any) -> None:
+        nonlocal seen
+        seen += 1
+        found = litellm.request(row, f"{litellm.WRAPPER}[{seen - 1}]", complaints) if isinstance(row, dict) else None
+        if found is not None:
+            rows.append(found)
+
+    plan = {litellm.WRAPPER: jsonscan.Each(take, inner=lambda: litellm.PLAN)}
+    for _ in _documents(source, plan, complaints):
+        pass
     if rows:
         yield batch(rows)
 

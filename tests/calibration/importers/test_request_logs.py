@@ -241,3 +241,27 @@ def test_requests_without_times_of_arrival_are_one_point(write):
     assert point.tpot_mean_ms == pytest.approx((800 / 40 + 1000 / 10) / 2)
     assert (point.duration_s, point.concurrency, point.request_rate_per_s, point.output_tokens_per_s) == (None,) * 4
     assert any("no times of arrival" in note for note in found.notes)
+
+
+def test_rows_in_the_answer_of_litellms_proxy(write):
+    answer = {"data": rows("litellm/spend_logs.jsonl"), "total": 24, "page": 1}
+    for text in (json.dumps(answer), json.dumps(answer, indent=2)):
+        found = inspect(write("logs.json", text))
+        assert (found.format, found.points[0].requests_completed) == ("litellm", 24)
+        assert found.points[0].ttft_mean_ms == pytest.approx(265.87, rel=0.01)
+    cut = inspect(write("cut.json", text[: int(len(text) * 0.6)]))
+    assert 10 < cut.points[0].requests_completed < 24
+
+
+def test_traces_saved_from_jaeger_and_tempo(write):
+    tags = [{"key": "gen_ai.operation.name", "type": "string", "value": "chat"},
+            {"key": "gen_ai.usage.input_tokens", "type": "int64", "value": 210},
+            {"key": "gen_ai.usage.output_tokens", "type": "int64", "value": 50}]
+    spans = [{"traceID": "a", "spanID": str(at), "operationName": "chat x", "startTime": 1_700_000_000_000_000 + at,
+              "duration": 1_190_000, "tags": tags + extra}
+             for at, extra in enumerate(([], [{"key": "error", "type": "bool", "value": True}]))]
+    (point,) = inspect(write("jaeger.json", {"data": [{"traceID": "a", "spans": spans}]})).points
+    assert (point.requests_completed, point.requests_failed, point.input_tokens) == (1, 1, 210)
+    assert point.e2e_mean_ms == pytest.approx(1190, rel=1e-4)
+    batches = [batch for line in rows("otel/openai_v2_spans.otlp.jsonl") for batch in line["resourceSpans"]]
+    assert inspect(write("tempo.json", {"batches": batches})).points[0].requests_completed == 24

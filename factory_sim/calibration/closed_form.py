@@ -38,7 +38,7 @@ class Runs:
     decode_workers: np.ndarray
     prefill_workers: np.ndarray
     tokens_per_sequence: np.ndarray
-    speculative: np.ndarray
+    """Tokens of a sequence in one decode step: 1, or more with drafts to verify."""
     max_batched_tokens: np.ndarray
     max_sequences: np.ndarray
     """Sequences that fit into one aggregated or decode worker at once."""
@@ -48,8 +48,8 @@ class Runs:
 
 def latencies(runs: Runs, decode_parameters: np.ndarray, prefill_parameters: np.ndarray) -> np.ndarray:
     """Return log (TTFT s, TPOT s), shape (n, 2). Parameters: positive, shape (n, len(PARAMETERS))."""
-    tau = np.where(runs.speculative, decode_parameters[:, INDEX["acceptance"]], 1.0)
     v, isl = runs.tokens_per_sequence, runs.isl
+    tau = step_time.tokens_per_step(decode_parameters, v)
     steps = np.maximum((runs.osl - 1) / tau, 1.0)
     per_worker = runs.concurrency / runs.decode_workers
     limit = step_time.decode_tokens_limit(per_worker, v)

@@ -38,6 +38,8 @@ PLAYS = 8
 STEPS_PER_PLAY = 1
 THREADS = 2
 """Runs played, and folds refitted, at once; results do not depend on it."""
+DOUBT = 4.0
+"""Errors of a run that is unfit as a judge (a suspect flag) over those of others."""
 LARGEST_STEP = 0.6
 """Largest change of a log parameter in one Gauss-Newton step."""
 
@@ -151,7 +153,6 @@ def _runs(rows, layouts, decode, prefill) -> closed_form.Runs:
         decode_workers=np.array([layout.workers[-1].count for layout in layouts], dtype=float),
         prefill_workers=np.array([layout.workers[0].count for layout in layouts], dtype=float),
         tokens_per_sequence=np.where(speculative, float(serving.tokens_per_sequence("mtp")), 1.0),
-        speculative=speculative,
         max_batched_tokens=np.array([float(engine.max_batched_tokens) for engine in settings]),
         max_sequences=np.maximum(capacity / held, 1.0),
         attended_cap=np.array([catalog.model(name).sparse_top_tokens or np.inf for name in rows.model]),
@@ -242,8 +243,9 @@ def refresh(task: Problem) -> None:
 
 def reweigh(task: Problem, noise: np.ndarray) -> None:
     """Weights of the Student-t errors at the present residuals."""
-    residual = (task.measured - task.predicted()) / noise
-    task.weights = (FREEDOM + 1) / (FREEDOM + residual**2)
+    doubt = np.where(task.rows.clean, 1.0, DOUBT)[:, None]
+    residual = (task.measured - task.predicted()) / (noise * doubt)
+    task.weights = (FREEDOM + 1) / (FREEDOM + residual**2) / doubt**2
 
 
 def solve(task: Problem, steps: int = 9, noise: Sequence[float] = NOISE) -> Problem:
@@ -303,7 +305,7 @@ def linearised(task: Problem):
 
 def kernel(task: Problem, decode: np.ndarray, prefill: np.ndarray) -> np.ndarray:
     """Prior covariance of the linearised latencies, shape (2n, 2n)."""
-    variance = np.array([level.weight**2 for level in profiles.levels()])
+    variance = np.array([level.weights**2 for level in profiles.levels()])
     keys = [np.stack([task.keys[level.name][side] for level in profiles.levels()], axis=1) for side in range(2)]
     return covariance_of(
         decode, prefill, keys[0].astype(np.int32), keys[1].astype(np.int32), variance, task.runs.pooled
@@ -318,7 +320,7 @@ def posterior(task: Problem, decode: np.ndarray, prefill: np.ndarray, dual: np.n
         found = np.zeros((len(task.names[level.name]), len(spread)))
         for side, part in enumerate((decode, prefill)):
             np.add.at(found, np.repeat(task.keys[level.name][side], 2), part * dual[:, None])
-        found *= spread * level.weight**2
+        found *= spread * level.weights**2
         effects[level.name] = found
         for side in range(2):
             total[side] += found[task.keys[level.name][side]]

@@ -1,7 +1,7 @@
 """Calibrated profiles as they ship: small tables that anyone can read.
 
-`terms.csv`   the parameters of the step-time model: unit, start of the fit, spread, meaning
-`levels.csv`  what parameters may depend on (GPU, engine, model, their pairs, ...) and how strongly
+`terms.csv`   the parameters of the step-time model: unit, start of the fit, spread, group, meaning
+`levels.csv`  what parameters may depend on (GPU, engine, model, their pairs, ...) and how strongly, by group
 `effects.csv` the fitted result: for each level and key, the logarithm that is added to a parameter
 `engines.csv` settings of the engines that a benchmark does not publish
 `index.csv`   one row a measured group: rows, fit range, error, dates
@@ -29,24 +29,27 @@ class Term:
 
     parameter: str
     unit: str
-    """"x peak" (multiples of the time at the data sheet's peak), "s", "tokens" or "factor"."""
+    """"excess over peak" (the time at the data sheet's peak is multiplied by 1 + it), "x peak" (multiplied by it), "s",
+    "odds" or "factor"."""
     prior: float
     """Value before anything is measured."""
     spread: float
     """Standard deviation of the log of the parameter over a level of weight 1."""
+    group: str
+    """Parameters that levels weigh alike: a column of `levels.csv`."""
     meaning: str
     source: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Level:
     """One thing that parameters may depend on."""
 
     name: str
     keys: tuple[str, ...]
     """Columns whose values make the key of an effect, e.g. ("engine", "gpu")."""
-    weight: float
-    """Standard deviation of its effects over the spread of the parameter."""
+    weights: np.ndarray
+    """Standard deviation of its effects over the spread of the parameter, for each term."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ def _rows(name: str, folder: Path | None = None) -> list[dict[str, str]]:
 def terms() -> tuple[Term, ...]:
     """Parameters of the step-time model, in order."""
     return tuple(
-        Term(row["parameter"], row["unit"], float(row["prior"]), float(row["spread"]), row["meaning"], row["source"])
+        Term(row["parameter"], row["unit"], float(row["prior"]), float(row["spread"]), row["group"], row["meaning"], row["source"])
         for row in _rows("terms.csv")
     )
 
@@ -117,7 +120,10 @@ def terms() -> tuple[Term, ...]:
 @cache
 def levels() -> tuple[Level, ...]:
     """Levels of the hierarchical fit, in order."""
-    return tuple(Level(row["level"], tuple(row["keys"].split()), float(row["weight"])) for row in _rows("levels.csv"))
+    return tuple(
+        Level(row["level"], tuple(row["keys"].split()), np.array([float(row[term.group]) for term in terms()]))
+        for row in _rows("levels.csv")
+    )
 
 
 @cache

@@ -160,11 +160,14 @@ def worker_keys(
 ) -> dict[str, str]:
     """Keys of a worker's parameters, for `profiles.Effects.parameters`; `date` is YYYY-MM-DD, or a version."""
     spec = catalog.model(model)
+    chip = gpu.removeprefix("g")
     return {
         "model": spec.name,
         "family": spec.name.split("-")[0],
         "arch": architecture(spec),
         "gpu": gpu,
+        "chip": chip,
+        "generation": chip.rstrip("0123456789"),
         "engine": engine,
         "precision": precision,
         "role": worker.role,
@@ -313,7 +316,7 @@ def assemble(
         gpu=gpu,
         gpus=layout.gpus,
         workers=workers,
-        tokens_per_step=max(1.0, float(front[step_time.INDEX["acceptance"]])) if speculation != "none" else 1.0,
+        tokens_per_step=float(step_time.tokens_per_step(front, tokens_per_sequence(speculation))),
         kv_transfer_s_per_token=float(front[step_time.INDEX["handoff"]] * facts.handoff_s / first.gpus)
         if layout.pooled
         else 0.0,

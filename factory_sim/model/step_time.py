@@ -1,15 +1,17 @@
 """The physical terms of a serving step, and the seconds that they take at a data sheet's peak.
 
-One step of one worker costs ``sum over terms of (seconds at peak) x (inverse efficiency)``. `facts_at_peak` gives the
-first factor from published facts of the GPU and the model; calibration fits the second. Fixed and per-item costs have
-no peak: their inverse efficiency is a time in seconds.
+One step of one worker costs a sum of terms. `facts_at_peak` gives their seconds at peak from published facts of the GPU
+and the model; calibration fits how far real software is from it. Reading weights and arithmetic cost ``(1 + excess)``
+times the time at peak: efficiencies above the data sheet's would only hide fixed costs. KV cache and links cost a multiple
+of it (sliding windows and in-network reduction save work that the facts count). Fixed and per-item costs have no peak:
+they are fitted in seconds.
 
 Bytes: weights are read once a step. Of E experts, T tokens that each choose k of them touch ``E (1 - (1 - k/E)^T)`` on
-average (independent, uniform choice). Tensor parallelism over g GPUs splits weights by g, a grouped-query KV cache by
-min(g, KV heads) and a latent (MLA) cache not at all; data-parallel attention splits the sequences, so the KV cache by g
-and attention weights by 1. Each layer of tensor-parallel attention and MLP ends in an all-reduce, which moves
-``2 (g-1)/g`` of its bytes; expert parallelism behind data-parallel attention moves each token's hidden state to its
-experts and back.
+average (independent, uniform choice; a fitted share of T counts as independent). Tensor parallelism over g GPUs splits
+weights by g, a grouped-query KV cache by min(g, KV heads) and a latent (MLA) cache not at all; data-parallel attention
+splits the sequences, so the KV cache by g and attention weights by 1. Each layer of tensor-parallel attention and MLP
+ends in an all-reduce, which moves ``2 (g-1)/g`` of its bytes and does the work of an expert exchange; behind
+data-parallel attention each token's hidden state moves to its experts and back.
 """
 
 import re
@@ -29,7 +31,7 @@ ACTIVATION_BYTES = 2.0
 """Bytes of one activation element on a link (bf16)."""
 
 PARAMETERS = tuple(term.parameter for term in profiles.terms())
-"""Fitted parameters in the order of `data/profiles/terms.csv`: inverse efficiencies, times, and factors of curves."""
+"""Fitted parameters in the order of `data/profiles/terms.csv`: excess over peak, times, and factors of curves."""
 INDEX = {name: index for index, name in enumerate(PARAMETERS)}
 
 
@@ -48,6 +50,8 @@ class WorkerFacts:
     """Seconds at the data sheet's peak, and counts, of one worker; scalars, or arrays of one shape for many workers."""
 
     layers: float
+    moe_layers: float
+    """Layers whose MLP is routed experts."""
     weights_s: float
     """Reading the always-read weights of one GPU once."""
     experts_s: float
@@ -56,6 +60,8 @@ class WorkerFacts:
     experts_per_token: float
     flops_s: float
     """Arithmetic of one token."""
+    expert_flops_s: float
+    """The part of `flops_s` that is in routed experts."""
     kv_s: float
     """Reading one token's KV cache."""
     pair_s: float
@@ -106,23 +112,22 @@ def facts_at_peak(
     inside = gpus <= gpu.scale_up_domain_gpus
     link = gpu.scale_up_bandwidth_bytes_per_s if inside else gpu.scale_out_bandwidth_bytes_per_s
     hidden = model.hidden_size * ACTIVATION_BYTES
-    exchange = bool(model.moe_layers) and gpus > 1 and (data_parallel_attention or expert_parallel > 1)
+    exchange = bool(model.moe_layers) and gpus > 1 and data_parallel_attention
     return WorkerFacts(
         layers=model.layers,
+        moe_layers=model.moe_layers,
         weights_s=always / tensor / bandwidth,
         experts_s=routed / gpus / bandwidth,
         experts=max(model.experts, 1),
         experts_per_token=max(model.experts_per_token, 1),
         flops_s=2 * model.params_active / gpus / peak,
+        expert_flops_s=2 * model.moe_layers * model.experts_per_token * model.params_per_expert / gpus / peak,
         kv_s=kv_bytes_per_token(model, precision) / kv_split / bandwidth,
         pair_s=model.attention_flops_per_token_pair / gpus / gpu.peak("bf16"),
         allreduces=2 * model.layers * log2(tensor) if tensor > 1 else 0.0,
         link_s=2 * model.layers * hidden * 2 * (tensor - 1) / tensor / link if tensor > 1 else 0.0,
         exchanges=2.0 * model.moe_layers * exchange,
-        exchange_s=2 * model.moe_layers * hidden * (model.experts_per_token if data_parallel_attention else 1)
-        / gpus
-        / link
-        * exchange,
+        exchange_s=2 * model.moe_layers * hidden * model.experts_per_token / gpus / link * exchange,
         handoff_s=kv_bytes_per_token(model, precision) / gpu.scale_out_bandwidth_bytes_per_s,
         ranks=ranks,
         gpus=gpus,
@@ -130,7 +135,7 @@ def facts_at_peak(
 
 
 def experts_touched(facts: WorkerFacts, tokens):
-    """Fraction of the routed experts that `tokens` tokens touch: 1 - (1 - k/E)^T."""
+    """Fraction of the routed experts that `tokens` independent tokens touch: 1 - (1 - k/E)^T."""
     chosen = np.minimum(facts.experts_per_token / facts.experts, 0.999999)
     return -np.expm1(np.asarray(tokens, dtype=float) * np.log1p(-chosen))
 
@@ -162,37 +167,52 @@ def base_s(facts: WorkerFacts, parameters: np.ndarray, tokens, tokens_per_sequen
     seconds = (
         e["step"]
         + e["layer"] * facts.layers
-        + e["weights"] * facts.weights_s
-        + e["experts"] * facts.experts_s * experts_touched(facts, tokens)
+        + e["moe_layer"] * facts.moe_layers
+        + (1.0 + e["weights"]) * facts.weights_s
+        + (1.0 + e["experts"]) * facts.experts_s * experts_touched(facts, e["routing"] * tokens)
         + e["allreduce"] * facts.allreduces
         + e["exchange"] * facts.exchanges
         + decoded
         * (
-            e["flops"] * facts.flops_s
+            (1.0 + e["flops"]) * facts.flops_s
             + e["link"] * facts.link_s
             + e["exchange_bytes"] * facts.exchange_s
             + e["sequence"] / tokens_per_sequence
         )
     )
     correction = curve(parameters, BASE_CURVE, BASE_NODES_LOG2, decoded)
-    launches = np.where(tokens > decode_tokens_limit, e["prefill_layer"] * facts.layers, 0.0)
-    return np.where(tokens > 0, seconds * correction + launches, 0.0)
+    launches = np.where(tokens > decode_tokens_limit, e["prefill_step"] * e["prefill_layer"] * facts.layers, 0.0)
+    return np.where(tokens > 0, e["decode_step"] * seconds * correction + launches, 0.0)
 
 
 def prefill_costs(facts: WorkerFacts, parameters: np.ndarray):
     """Return (seconds a prefill token beyond base, seconds a pair)."""
     e = dict(zip(PARAMETERS, np.moveaxis(np.asarray(parameters), -1, 0)))
     token = (
-        e["prefill_flops"] * facts.flops_s
+        (1.0 + e["prefill_flops"]) * (facts.flops_s - facts.expert_flops_s)
+        + (1.0 + e["prefill_experts"]) * facts.expert_flops_s
         + e["prefill_link"] * (facts.link_s + facts.exchange_s)
         + e["prefill_token"] / facts.gpus
     )
-    return token, e["prefill_pair"] * facts.pair_s
+    return e["prefill_step"] * token, e["prefill_step"] * e["prefill_pair"] * facts.pair_s
 
 
 def kv_cost(facts: WorkerFacts, parameters: np.ndarray):
     """Seconds for each attended cached token."""
-    return np.asarray(parameters)[..., INDEX["kv"]] * facts.kv_s
+    parameters = np.asarray(parameters)
+    return parameters[..., INDEX["decode_step"]] * parameters[..., INDEX["kv"]] * facts.kv_s
+
+
+def tokens_per_step(parameters: np.ndarray, tokens_per_sequence):
+    """Mean tokens that a sequence gains in a step that verifies `tokens_per_sequence - 1` drafted ones.
+
+    With the fitted odds that a draft is accepted once those before it were, p = odds / (1 + odds): 1 + p + p^2 + ...,
+    between 1 and `tokens_per_sequence`.
+    """
+    odds = np.asarray(parameters)[..., INDEX["acceptance"]]
+    accepted = odds / (1.0 + odds)
+    most = int(np.max(tokens_per_sequence))
+    return sum(np.where(draft < tokens_per_sequence, accepted**draft, 0.0) for draft in range(most))
 
 
 def request_s(parameters: np.ndarray, concurrency):

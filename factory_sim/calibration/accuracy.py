@@ -14,6 +14,7 @@ Each fold refits all effects without its rows, starting from the full fit, then 
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,6 +92,7 @@ def predict_normalised(
 def _predict(row, folder: Path | None) -> tuple:
     if row.problem:
         return (*_NOTHING, row.problem)
+    notes = ["speculation unknown: predicted without"] if row.spec_decoding == "unknown" else []
     try:
         model, gpu = catalog.model(row.model).name, catalog.gpu_name(row.gpu)
         engine = profiles.engine(row.backend).name
@@ -107,18 +109,28 @@ def _predict(row, folder: Path | None) -> tuple:
             origin=row.origin or "InferenceX",
             folder=folder,
         )  # fmt: skip
+        if not fit.run_date(row):
+            system = _of_unknown_software(system, layout.pooled, folder)
+            notes.append("neither date nor engine version: predicted for the newest software")
         played = benchmarks.play(
             system, row.isl_longest, row.osl_longest, row.low_fraction, int(row.concurrency), layout.instances
         )
     except FactorySimError as error:
         return (*_NOTHING, str(error))
     ttft, tpot = benchmarks.reported(played, benchmarks.DEFAULT)
-    note = "speculation unknown: predicted without" if row.spec_decoding == "unknown" else ""
     return (
         1e3 * ttft, *(1e3 * ttft * f for f in system.ttft_band),
         1e3 * tpot, *(1e3 * tpot * f for f in system.tpot_band),
-        system.trust, system.profile, note,
+        system.trust, system.profile, "; ".join(notes),
     )  # fmt: skip
+
+
+def _of_unknown_software(system: systems.ServingSystem, pooled: bool, folder: Path | None) -> systems.ServingSystem:
+    """A measured system whose software is not told is as far from measurement as a load outside its range."""
+    if system.trust not in ("measured", "interpolated"):
+        return system
+    band = trust.band("load", pooled, folder)
+    return replace(system, trust=trust.RUNGS["load"], ttft_band=band.ttft, tpot_band=band.tpot)
 
 
 def folds(rows: "pd.DataFrame", scheme: str) -> np.ndarray:

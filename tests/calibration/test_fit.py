@@ -40,7 +40,7 @@ def test_covariance_is_the_sum_over_shared_levels_of_inner_products():
     rng = np.random.default_rng(0)
     decode, prefill = rng.normal(size=(2, 6, 3))
     keys = rng.integers(0, 2, size=(2, 3, 2)).astype(np.int32)
-    variance, pooled = np.array([0.5, 2.0]), np.array([False, True, True])
+    variance, pooled = np.array([[0.5, 1.0, 0.0], [2.0, 3.0, 0.2]]), np.array([False, True, True])
     found = covariance_of(decode, prefill, keys[0], keys[1], variance, pooled)
     features = np.zeros((6, 2 * 2 * 3))
     for row in range(6):
@@ -60,6 +60,13 @@ def test_times_that_the_closed_form_made_are_found_again(rows):
     error = np.abs(task.measured - task.predicted())
     assert np.median(error[:, 1]) < 0.005
     assert np.median(error[:, 0]) < 0.02
+
+
+def test_suspect_runs_weigh_a_sixteenth_of_others(rows):
+    task = fit.problem(rows.assign(clean=np.arange(len(rows)) % 2 == 0))
+    task.measured = task.predicted()
+    fit.reweigh(task, np.array(fit.NOISE))
+    assert task.weights[0] == pytest.approx(fit.DOUBT**2 * task.weights[1])
 
 
 def test_a_fit_beats_its_start_and_is_the_same_twice(rows):

@@ -66,6 +66,40 @@ def test_twice_the_bandwidth_halves_the_times_of_memory_alone():
     assert fast_facts.flops_s == slow_facts.flops_s
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_weights_and_arithmetic_take_at_least_their_time_at_peak(model):
+    one = facts(model)
+    for excess in (1e-6, 0.3):
+        parameters = np.full(len(step_time.PARAMETERS), excess)
+        for name in ("decode_step", "prefill_step", "routing"):
+            parameters[step_time.INDEX[name]] = 1.0
+        parameters[step_time.BASE_CURVE] = 1.0
+        decode = step_time.base_s(one, parameters, 64.0, 1, 512.0)
+        assert decode >= one.weights_s + one.experts_s * step_time.experts_touched(one, 64) + 64 * one.flops_s
+        assert step_time.prefill_costs(one, parameters)[0] >= one.flops_s
+
+
+def test_arithmetic_of_routed_experts_is_a_part_of_all_that_is_active():
+    for model in MODELS:
+        one = facts(model)
+        assert 0 <= one.expert_flops_s < one.flops_s
+        assert (one.expert_flops_s > 0) == (catalog.model(model).experts > 0)
+
+
+def test_tokens_of_a_step_lie_between_one_and_all_that_are_verified():
+    parameters = np.stack([priors()] * 4)
+    parameters[:, step_time.INDEX["acceptance"]] = [1e-9, 1.0, 3.0, 1e9]
+    found = step_time.tokens_per_step(parameters, 4)
+    assert found == pytest.approx([1, 1 + 1 / 2 + 1 / 4 + 1 / 8, 1 + 3 / 4 + 9 / 16 + 27 / 64, 4])
+    assert step_time.tokens_per_step(parameters, 1) == pytest.approx(1)
+
+
+def test_experts_behind_tensor_parallel_attention_exchange_by_the_all_reduce():
+    tensor, spread, data = facts(), facts(ep=8), facts(ep=8, dpa=True)
+    assert (spread.exchanges, spread.exchange_s, spread.link_s) == (0, 0, tensor.link_s)
+    assert data.exchanges == 2 * catalog.model("DeepSeek-R1").moe_layers
+
+
 def test_kv_capacity_is_what_memory_leaves_over_bytes_a_token():
     model, gpu, engine = catalog.model("Llama-3.1-8B"), catalog.gpu("h100"), profiles.engine("vllm")
     capacity = step_time.kv_capacity_tokens(model, gpu, "bf16", 1, False, engine)

@@ -92,7 +92,7 @@ def predict_normalised(
 def _predict(row, folder: Path | None) -> tuple:
     if row.problem:
         return (*_NOTHING, row.problem)
-    notes = ["speculation unknown: predicted without"] if row.spec_decoding == "unknown" else []
+    note = "speculation unknown: predicted without" if row.spec_decoding == "unknown" else ""
     try:
         model, gpu = catalog.model(row.model).name, catalog.gpu_name(row.gpu)
         engine = profiles.engine(row.backend).name
@@ -111,7 +111,6 @@ def _predict(row, folder: Path | None) -> tuple:
         )  # fmt: skip
         if not fit.run_date(row):
             system = _of_unknown_software(system, layout.pooled, folder)
-            notes.append("neither date nor engine version: predicted for the newest software")
         played = benchmarks.play(
             system, row.isl_longest, row.osl_longest, row.low_fraction, int(row.concurrency), layout.instances
         )
@@ -121,12 +120,13 @@ def _predict(row, folder: Path | None) -> tuple:
     return (
         1e3 * ttft, *(1e3 * ttft * f for f in system.ttft_band),
         1e3 * tpot, *(1e3 * tpot * f for f in system.tpot_band),
-        system.trust, system.profile, "; ".join(notes),
+        system.trust, system.profile, note,
     )  # fmt: skip
 
 
 def _of_unknown_software(system: systems.ServingSystem, pooled: bool, folder: Path | None) -> systems.ServingSystem:
-    """A measured system whose software is not told is as far from measurement as a load outside its range."""
+    """A measured system whose software is not told is taken as the newest, as far from measurement as a load outside
+    the measured range."""
     if system.trust not in ("measured", "interpolated"):
         return system
     band = trust.band("load", pooled, folder)

@@ -61,7 +61,7 @@ def _validate_serving(path: Path, folder: Path | None) -> "tuple[pd.DataFrame, d
     import pandas as pd
 
     complaints, places, reasons, known = measurement_files.Complaints(), Places(), {}, {}
-    parts, actual, labels = [], [], []
+    parts, actual, labels, undated = [], [], [], 0
     for block, rows, wrong in measurement_files.judged_blocks(path, complaints):
         part = accuracy.predict_normalised(rows, folder, known)
         judge = ~np.isin(np.arange(len(rows)), list(wrong))
@@ -71,6 +71,7 @@ def _validate_serving(path: Path, folder: Path | None) -> "tuple[pd.DataFrame, d
         parts.append(part)
         places.add(block)
         reasons |= block.broken
+        undated += int((rows.measured_on + rows.backend_version == "").sum())
     every, measured, told = pd.concat(parts, ignore_index=True), np.concatenate(actual), pd.concat(labels)
     by = {name: told[name].to_numpy() for name in ("mode", "model", "gpu")}
     by |= {"engine": told.backend.to_numpy(), "precision": told.precision.to_numpy(), "trust": every.trust.to_numpy()}
@@ -82,6 +83,11 @@ def _validate_serving(path: Path, folder: Path | None) -> "tuple[pd.DataFrame, d
         notes.append(
             f"{len(fitted)} of these rows are in the packaged table that the profiles were fitted on; "
             "`profiles crossvalidate` has errors of rows left out"
+        )
+    if undated:
+        notes.append(
+            f"{undated} rows tell neither measured_on nor backend_version: predicted for the newest software, measured "
+            "systems with the band of a load outside the measured range"
         )
     found = _row_by_row(every, places.all(), reasons)
     return found, errors | _counts(found), notes

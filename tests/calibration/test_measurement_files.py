@@ -129,7 +129,7 @@ def test_lines_that_repeat_are_taken_once_and_memory_does_not_grow_with_them(tmp
     assert len(found) == report["rows"] == 61
     assert report["errors"]["tpot"]["n"] == 3
     assert found.predicted_tpot_ms[0] == found.predicted_tpot_ms[57]
-    assert len(notes) == len(complaints)
+    assert len(notes) == len(complaints) + 1  # and that no row tells its software
 
 
 def test_a_file_with_more_different_runs_than_a_fit_can_play_is_thinned_and_says_so(tmp_path, monkeypatch):
@@ -169,6 +169,16 @@ def test_other_names_of_precisions_are_known(read, told, precision):
     kept, complaints = read("\n".join([HEADER, row.format(ttft=300, tpot=15, load=4)]) + "\n")
     assert list(kept.precision) == [precision]
     assert complaints == []
+
+
+def test_software_that_is_not_told_widens_the_band_and_is_noted(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("\n".join([HEADER + ",measured_on", *(row + date for row in rows({}, {}) for date in (",", ",2025-11-02"))]))
+    found, _, notes = validate_file(path)
+    untold, dated = found.iloc[0], found.iloc[1]
+    assert (untold.trust, dated.trust) == ("extrapolated", "measured")
+    assert untold.tpot_high_ms / untold.tpot_low_ms > dated.tpot_high_ms / dated.tpot_low_ms
+    assert any(note.startswith("2 rows tell neither") for note in notes)
 
 
 def test_unknown_precision_is_a_reason_and_no_end(tmp_path):

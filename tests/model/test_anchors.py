@@ -65,7 +65,7 @@ def test_an_anchored_system_is_estimated_and_says_by_what():
     [
         (system("b200"), BOTH, "anchor.prefill: 'sglang-2025-05' is of H100.*, not of B200"),
         (system(model="Kimi-K2.5"), BOTH, "not of Kimi-K2.5"),
-        (system(precision="bf16"), BOTH, "is of fp8, not of bf16"),
+        (system(precision="fp4"), BOTH, "is of fp8, not of fp4"),
         (system("h200", parallelism="tp8"), BOTH, "only disaggregated systems"),
         (system("h200", parallelism="P1x8-D1x8dep", speculation="mtp"), BOTH, "without speculation"),
         (system(), {"decode": "deepseek-2025-03"}, "did you mean 'deepseek-2025-02'"),

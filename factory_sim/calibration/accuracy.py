@@ -92,35 +92,46 @@ def predict_normalised(
 def _predict(row, folder: Path | None) -> tuple:
     if row.problem:
         return (*_NOTHING, row.problem)
-    note = "speculation unknown: predicted without" if row.spec_decoding == "unknown" else ""
     try:
-        model, gpu = catalog.model(row.model).name, catalog.gpu_name(row.gpu)
-        engine = profiles.engine(row.backend).name
-        layout = layout_of(row)
-        in_flight = row.concurrency / layout.instances
-        speculation = "mtp" if row.spec_decoding == "mtp" else "none"
-        system = systems.serving_system(
-            model, gpu, engine, row.precision, layout,
-            speculation=speculation,
-            as_of=fit.run_date(row) or None,
-            concurrency=in_flight,
-            load=(row.isl, row.osl, in_flight),
-            max_sequences=int(np.ceil(in_flight)),
-            origin=row.origin or "InferenceX",
-            folder=folder,
-        )  # fmt: skip
-        if not fit.run_date(row):
-            system = _of_unknown_software(system, layout.pooled, folder)
-        played = benchmarks.play(
-            system, row.isl_longest, row.osl_longest, row.low_fraction, int(row.concurrency), layout.instances
-        )
+        if row.spec_decoding != "unknown":
+            return _of_speculation(row, "mtp" if row.spec_decoding == "mtp" else "none", folder)
+        plain, model = _of_speculation(row, "none", folder), catalog.model(row.model).name
+        if not any(group.speculation == "mtp" and group.model == model for group in profiles.groups(folder)):
+            return (*plain[:-1], "speculation unknown: predicted without")
+        drafted = _of_speculation(row, "mtp", folder)
     except FactorySimError as error:
         return (*_NOTHING, str(error))
+    lows, highs = ([pick(plain[at], drafted[at]) for at in places] for pick, places in ((min, (1, 4)), (max, (2, 5))))
+    reason = "speculation unknown: predicted without, band from without to with"
+    return plain[0], lows[0], highs[0], plain[3], lows[1], highs[1], *plain[6:8], reason
+
+
+def _of_speculation(row, speculation: str, folder: Path | None) -> tuple:
+    """Prediction of a usable row with or without multi-token prediction."""
+    model, gpu = catalog.model(row.model).name, catalog.gpu_name(row.gpu)
+    engine = profiles.engine(row.backend).name
+    layout = layout_of(row)
+    in_flight = row.concurrency / layout.instances
+    system = systems.serving_system(
+        model, gpu, engine, row.precision, layout,
+        speculation=speculation,
+        as_of=fit.run_date(row) or None,
+        concurrency=in_flight,
+        load=(row.isl, row.osl, in_flight),
+        max_sequences=int(np.ceil(in_flight)),
+        origin=row.origin or "InferenceX",
+        folder=folder,
+    )  # fmt: skip
+    if not fit.run_date(row):
+        system = _of_unknown_software(system, layout.pooled, folder)
+    played = benchmarks.play(
+        system, row.isl_longest, row.osl_longest, row.low_fraction, int(row.concurrency), layout.instances
+    )
     ttft, tpot = benchmarks.reported(played, benchmarks.DEFAULT)
     return (
         1e3 * ttft, *(1e3 * ttft * f for f in system.ttft_band),
         1e3 * tpot, *(1e3 * tpot * f for f in system.tpot_band),
-        system.trust, system.profile, note,
+        system.trust, system.profile, "",
     )  # fmt: skip
 
 

@@ -181,6 +181,17 @@ def test_software_that_is_not_told_widens_the_band_and_is_noted(tmp_path):
     assert any(note.startswith("2 rows tell neither") for note in notes)
 
 
+def test_the_band_of_a_run_of_unknown_speculation_reaches_to_both(tmp_path):
+    told = [rows({})[0].replace("none", speculation) for speculation in ("unknown", "none", "mtp")]
+    path = tmp_path / "rows.csv"
+    path.write_text("\n".join([HEADER, *told]))
+    found = validate_file(path)[0]
+    unknown, plain, drafted = (found.iloc[at] for at in range(3))
+    assert unknown.predicted_tpot_ms == plain.predicted_tpot_ms > drafted.predicted_tpot_ms
+    assert (unknown.tpot_low_ms, unknown.tpot_high_ms) == (drafted.tpot_low_ms, plain.tpot_high_ms)
+    assert unknown.reason.startswith("speculation unknown")
+
+
 def test_unknown_precision_is_a_reason_and_no_end(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text("\n".join([HEADER, *rows({}), rows({"load": 9})[0].replace("fp8", "auto")]) + "\n")

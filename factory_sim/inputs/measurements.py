@@ -5,7 +5,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from factory_sim.errors import MeasurementError, ProfileError
+from factory_sim.errors import MeasurementError, ProfileError, closest
 from factory_sim.inputs.parallelism import Layout, WorkerLayout, parse_parallelism
 from factory_sim.units import MILLISECOND_S
 
@@ -19,6 +19,7 @@ COUNTS = (
     "tp", "pp", "ep", "replicas", "n_gpus", "prefill_workers", "prefill_gpus_per_worker", "prefill_ep",
     "decode_workers", "decode_gpus_per_worker", "decode_ep",
 )  # fmt: skip
+SPECULATIONS = ("none", "mtp", "unknown")
 SWITCHES = ("dp_attention", "prefill_dp_attention", "decode_dp_attention")
 SUSPECT_FLAGS = (
     "spec_decoding_unknown", "n_gpus_unknown", "parallelism_inconsistent", "erratic_series",
@@ -58,7 +59,8 @@ def normalise(table: "pd.DataFrame") -> "pd.DataFrame":
                  "length_distribution", "load", "source", *CONFIGURATION):  # fmt: skip
         column = table[name] if name in table else pd.Series([""] * len(table))
         out[name] = column.astype("object").where(column.notna(), "").astype(str).str.strip().to_numpy(dtype=object)
-    out["spec_decoding"] = out.spec_decoding.replace("", "unknown" if "spec_decoding" in table else "none")
+    spec = out.spec_decoding.str.lower().replace({"off": "none", "false": "none", "no": "none"})
+    out["spec_decoding"] = spec.replace("", "unknown" if "spec_decoding" in table else "none")
     for name in ("gpu", "backend", "precision", "mode"):
         out[name] = out[name].str.lower()
     for name in ("isl", "osl", "concurrency", "ttft_ms", "tpot_ms", "mean_input_tokens", "mean_output_tokens",
@@ -151,9 +153,12 @@ def _problems(out: "pd.DataFrame") -> list[str]:
                    "decode_dp_attention"),
     }  # fmt: skip
     columns = {name: out[name].to_numpy() for name in ("isl", "osl", "concurrency", *need["agg"], *need["disagg"])}
-    for row, (mode, load) in enumerate(zip(out["mode"], out["load"])):
+    for row, (mode, load, spec) in enumerate(zip(out["mode"], out["load"], out.spec_decoding)):
         if load == "open":
             reasons[row] = "load: open (requests at a rate); only closed-loop runs (a fixed concurrency) are played"
+            continue
+        if spec not in SPECULATIONS:
+            reasons[row] = f"spec_decoding '{spec}' is not known{closest(spec, SPECULATIONS)}"
             continue
         if mode not in need:
             reasons[row] = f"mode '{mode}' is not known; use agg or disagg"

@@ -140,6 +140,7 @@ def decode_steps(osl: np.ndarray, tokens_per_step: float, rng: np.random.Generat
 
 
 PRECISIONS = tuple(step_time.WEIGHT_BYTES)
+SPECULATIONS = ("none", "mtp")
 
 
 def architecture(model: catalog.ModelSpec) -> str:
@@ -335,6 +336,8 @@ def profile_name(model: str, gpu: str, engine: str, precision: str) -> str:
 
 def tokens_per_sequence(speculation: str) -> int:
     """Tokens that a sequence puts into a step: itself and three drafted ones to verify with multi-token prediction."""
+    if speculation not in SPECULATIONS:
+        raise ProfileError(f"speculation '{speculation}' is not known{closest(speculation, SPECULATIONS)}")
     return 4 if speculation != "none" else 1
 
 

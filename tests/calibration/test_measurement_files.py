@@ -171,6 +171,13 @@ def test_other_names_of_precisions_are_known(read, told, precision):
     assert complaints == []
 
 
+def test_unknown_speculation_method_is_refused_and_off_is_none(read):
+    told = [rows({}, {}, {})[at].replace("none", name) for at, name in enumerate(("eagle", "off", "MTP"))]
+    kept, complaints = read("\n".join([HEADER, *told]) + "\n")
+    assert list(kept.spec_decoding) == ["none", "mtp"]
+    assert complaints == ["row 2: spec_decoding 'eagle' is not known; known: none, mtp, unknown"]
+
+
 def test_software_that_is_not_told_widens_the_band_and_is_noted(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text("\n".join([HEADER + ",measured_on", *(row + date for row in rows({}, {}) for date in (",", ",2025-11-02"))]))

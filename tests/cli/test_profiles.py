@@ -54,6 +54,8 @@ def test_estimate_says_how_far_from_a_measurement_it_stands():
     assert spread[1] > 4 * spread[0]
     with pytest.raises(FactorySimError, match="'b2000' is not known; did you mean 'b200'"):
         records("estimate", "--model", "DeepSeek-R1", "--gpu", "b2000", *common)
+    with pytest.raises(FactorySimError, match="speculation 'mpt' is not known; did you mean 'mtp'"):
+        records("estimate", "--model", "DeepSeek-R1", "--gpu", "b200", *common, "--speculation", "mpt")
 
 
 def test_new_hardware_scales_with_the_predecessor_that_is_named():

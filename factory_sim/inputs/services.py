@@ -111,11 +111,14 @@ class Instances(Record):
         replicas, system = raw.pop("replicas"), raw.get("system") or {}
         if isinstance(replicas, bool) or not isinstance(replicas, int) or replicas < 1:
             raise ValueError(f"replicas: {replicas!r} is not a whole number of instances, 1 or more")
+        told = raw.get("gpus")
         if system_kind(system) == "outputs":
             gpus = system.get("gpus", 1)
             raw["gpus"] = replicas * gpus if isinstance(gpus, int) else gpus
         elif isinstance(system.get("parallelism"), str):
             raw["gpus"] = replicas * parse_parallelism(system["parallelism"]).gpus
+        if told not in (None, raw.get("gpus")):
+            raise ValueError(f"replicas: {replicas} (of this system: {raw['gpus']} GPUs), but gpus: {told}; give one of the two")
         return raw
 
 

@@ -29,6 +29,7 @@ def write(tmp_path, text: str) -> Path:
         ("stages.b200-disaggregated.from_day=29", ("b200-disaggregated", "after the end")),
         ("stages.b200-xtp.from_day=3", ("b200-xtp", "did you mean 'b200-mtp'")),
         ("site.gpus=100", ("792 GPUs", "it holds 100")),
+        ("stages.b200-mtp.replicas=3", ("replicas: 3 (of this system: ", "give one of the two")),
         ("start=2026-07-06", ("start", "2026-07-06")),
         ("start=2026-07-06T00:00:00", ("start", "UTC offset")),
         ("admission.limit=loadtest", ("admission.limit", "did you mean 'load_test'")),
